@@ -2,11 +2,16 @@
 
 pub mod card_number;
 pub mod config;
+pub mod connection;
+pub mod data_plane;
 pub mod event;
 pub mod fields;
 pub mod http_client;
 pub mod identity;
 pub mod json;
 pub mod order;
+pub mod orders_topic;
 pub mod place_order;
+pub mod publish_error;
 pub mod retry;
+pub mod sas;
