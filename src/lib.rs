@@ -9,6 +9,7 @@ pub mod fields;
 pub mod http_client;
 pub mod identity;
 pub mod json;
+pub mod locale;
 pub mod order;
 pub mod orders_topic;
 pub mod place_order;
