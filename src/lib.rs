@@ -1,9 +1,11 @@
 //! Orderup: takes orders at once, and tells everyone who must know in the background.
 
+pub mod acs;
 pub mod card_number;
 pub mod config;
 pub mod connection;
 pub mod data_plane;
+pub mod email;
 pub mod event;
 pub mod fields;
 pub mod http_client;
@@ -13,6 +15,10 @@ pub mod locale;
 pub mod order;
 pub mod orders_topic;
 pub mod place_order;
+mod provider_http;
 pub mod publish_error;
+pub mod resend;
 pub mod retry;
 pub mod sas;
+pub mod sendgrid;
+pub mod smtp;

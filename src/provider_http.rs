@@ -1,0 +1,325 @@
+//! One request to an email provider over HTTP, and what its answer means.
+//!
+//! Shared by the providers that have a JSON API. A request that could not be written differs from one whose answer
+//! is unknown, as after the second the email may be on its way. An answer is read up to a cap, and of
+//! its text only what looks like a code is kept.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use reqwest::{
+    RequestBuilder, Url,
+    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+};
+use serde::Serialize;
+
+use crate::{
+    config::{ConfigError, Settings},
+    email::EmailError,
+    http_client, retry,
+};
+
+/// The providers' answers have a few hundred bytes. Anything longer is not theirs.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// What a provider answered.
+pub(crate) struct Answer {
+    pub(crate) provider: &'static str,
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// At most [`MAX_ANSWER`] bytes; empty if the connection broke.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Sends the request and reads the answer, both within `total`.
+pub(crate) async fn ask(
+    provider: &'static str,
+    request: RequestBuilder,
+    total: Duration,
+) -> Result<Answer, EmailError> {
+    let mut response = request
+        .timeout(total)
+        .send()
+        .await
+        .map_err(|error| unanswered(provider, &error))?;
+    Ok(Answer {
+        provider,
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        // The status decides; a body that breaks off changes nothing about it.
+        body: http_client::read_at_most(&mut response, MAX_ANSWER)
+            .await
+            .unwrap_or_default(),
+    })
+}
+
+fn unanswered(provider: &'static str, error: &reqwest::Error) -> EmailError {
+    let reason = http_client::reason(error);
+    if error.is_connect() || error.is_builder() {
+        EmailError::Unreachable { provider, reason }
+    } else {
+        EmailError::Unanswered { provider, reason }
+    }
+}
+
+impl Answer {
+    /// The error that the status stands for, whatever the provider; `code` is the provider's own, if it gave one.
+    ///
+    /// It is for statuses that do not mean success.
+    pub(crate) fn error(&self, code: Option<&str>, now: SystemTime) -> EmailError {
+        let provider = self.provider;
+        let answer = match code.and_then(plain_code) {
+            Some(code) => format!("{} {code}", self.status),
+            None => self.status.to_string(),
+        };
+        match self.status {
+            401 | 403 => EmailError::Unauthorized { provider, answer },
+            // A redirect comes from something in between, such as a maintenance page. 409 is
+            // about an attempt with the same key that is still being worked on.
+            300..400 | 408 | 409 | 425 | 429 | 500.. => EmailError::Busy {
+                provider,
+                answer,
+                retry_after: retry_after(&self.headers, now),
+            },
+            400..500 => EmailError::Refused { provider, answer },
+            // A success that is not the provider's own: whoever sent it may have passed the email on.
+            _ => EmailError::Unanswered {
+                provider,
+                reason: format!("the status was {answer}"),
+            },
+        }
+    }
+}
+
+/// The text, if it is a code and can be nothing else: no address and no sentence fits.
+fn plain_code(text: &str) -> Option<&str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (!text.is_empty() && text.len() <= 64 && text.chars().all(fits)).then_some(text)
+}
+
+/// `Retry-After` in both of its forms (RFC 9110, 10.2.3), or SendGrid's `X-RateLimit-Reset` (seconds since 1970).
+///
+/// A date is read against the answer's own `Date`, so that our clock does not matter.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let date = text(DATE.as_str()).and_then(|text| httpdate::parse_http_date(text).ok());
+    let now = date.unwrap_or(now);
+    text(RETRY_AFTER.as_str())
+        .and_then(|value| retry::retry_after(value, now))
+        .or_else(|| {
+            let reset = text("x-ratelimit-reset")?.trim().parse().ok()?;
+            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
+            Some(retry::until(at, now))
+        })
+}
+
+/// Reads a provider's base URL, without the slash at its end.
+///
+/// Unencrypted is allowed to this machine only: the key and the customer's data go there.
+pub(crate) fn base_url(variable: &str, text: &str) -> Result<String, ConfigError> {
+    const EXPECTED: &str = "an https:// URL (http:// only to this machine), without query";
+    let invalid = |problem: &str| ConfigError::invalid(variable, problem, EXPECTED);
+    let url = Url::parse(text).map_err(|_| invalid("it is not a URL"))?;
+    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match url.scheme() {
+        "https" => {}
+        "http" if local => {}
+        "http" => return Err(invalid("it is not encrypted")),
+        _ => return Err(invalid("its scheme is unknown")),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("it holds credentials"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid("it has a query or a fragment"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// The API of a provider that takes an API key as a bearer token.
+#[derive(Clone)]
+pub(crate) struct KeyedApi {
+    provider: &'static str,
+    url: String,
+    bearer: HeaderValue,
+    http: reqwest::Client,
+    total: Duration,
+}
+
+/// Where the API is and which settings say so.
+pub(crate) struct KeyedApiNames {
+    pub(crate) provider: &'static str,
+    /// The setting with the API key, and what it should be.
+    pub(crate) key: &'static str,
+    pub(crate) expected: &'static str,
+    /// The setting with the base URL, and the provider's own.
+    pub(crate) base: &'static str,
+    pub(crate) default_base: &'static str,
+    pub(crate) path: &'static str,
+}
+
+impl KeyedApi {
+    pub(crate) fn from_settings(
+        settings: &Settings,
+        names: &KeyedApiNames,
+        http: &reqwest::Client,
+        total: Duration,
+    ) -> Result<Self, ConfigError> {
+        let key = settings.secret(names.key, names.expected)?;
+        let bearer = http_client::bearer(&key).ok_or_else(|| {
+            let problem = "it holds characters that no header may hold";
+            ConfigError::invalid(names.key, problem, names.expected)
+        })?;
+        let base = settings.optional(names.base);
+        let base = base_url(names.base, base.as_deref().unwrap_or(names.default_base))?;
+        Ok(Self {
+            provider: names.provider,
+            url: format!("{base}{}", names.path),
+            bearer,
+            http: http.clone(),
+            total,
+        })
+    }
+
+    /// A request with the JSON body and our key, which may get further headers.
+    pub(crate) fn post(&self, body: &impl Serialize) -> RequestBuilder {
+        let body = serde_json::to_vec(body).expect("strings become JSON");
+        self.http
+            .post(&self.url)
+            .header(AUTHORIZATION, self.bearer.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body)
+    }
+
+    pub(crate) async fn ask(&self, request: RequestBuilder) -> Result<Answer, EmailError> {
+        ask(self.provider, request, self.total).await
+    }
+}
+
+impl fmt::Debug for KeyedApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedApi")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+        Answer {
+            provider: "test",
+            status,
+            headers: headers
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        reqwest::header::HeaderName::from_static(name),
+                        HeaderValue::from_str(value).unwrap(),
+                    )
+                })
+                .collect(),
+            body: Vec::new(),
+        }
+    }
+
+    fn asked_to_wait(headers: &[(&'static str, &str)]) -> Option<Duration> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_376_623);
+        match answer(429, headers).error(None, now) {
+            EmailError::Busy { retry_after, .. } => retry_after,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_provider_says_how_long_to_wait_in_one_of_three_ways() {
+        let thirty = Some(Duration::from_secs(30));
+        assert_eq!(asked_to_wait(&[("retry-after", "30")]), thirty);
+        assert_eq!(
+            asked_to_wait(&[
+                ("retry-after", "Sun, 22 Nov 2026 19:44:13 GMT"),
+                ("date", "Sun, 22 Nov 2026 19:43:43 GMT"),
+            ]),
+            thirty
+        );
+        assert_eq!(
+            asked_to_wait(&[("x-ratelimit-reset", "1795376653")]),
+            thirty
+        );
+        assert_eq!(
+            asked_to_wait(&[("x-ratelimit-reset", "5")]),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(asked_to_wait(&[("retry-after", "soon")]), None);
+        assert_eq!(asked_to_wait(&[]), None);
+    }
+
+    #[test]
+    fn every_status_has_one_meaning() {
+        let class = |status| match answer(status, &[]).error(None, SystemTime::UNIX_EPOCH) {
+            EmailError::Unreachable { .. } => "unreachable",
+            EmailError::Unanswered { .. } => "unanswered",
+            EmailError::Busy { .. } => "busy",
+            EmailError::Unauthorized { .. } => "unauthorized",
+            EmailError::Refused { .. } => "refused",
+        };
+        for status in [302, 307, 408, 409, 425, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(class(status), "busy", "{status}");
+        }
+        for status in [400, 404, 405, 406, 410, 413, 415, 422, 451] {
+            assert_eq!(class(status), "refused", "{status}");
+        }
+        for status in [401, 403] {
+            assert_eq!(class(status), "unauthorized", "{status}");
+        }
+        for status in [200, 204] {
+            assert_eq!(class(status), "unanswered", "{status}");
+        }
+    }
+
+    #[test]
+    fn only_codes_are_kept_of_what_a_provider_says() {
+        let kept = |code: &str| {
+            answer(400, &[])
+                .error(Some(code), SystemTime::UNIX_EPOCH)
+                .to_string()
+        };
+        assert_eq!(
+            kept("EmailDroppedAllRecipientsSuppressed"),
+            "test refused the email: 400 EmailDroppedAllRecipientsSuppressed"
+        );
+        for personal in [
+            "ada@example.net",
+            "Ada Lovelace",
+            "",
+            "a\r\nb",
+            &"a".repeat(65),
+        ] {
+            assert_eq!(kept(personal), "test refused the email: 400");
+        }
+    }
+
+    #[test]
+    fn a_base_url_is_encrypted_or_local() {
+        let read = |text| base_url("X", text).ok();
+        assert_eq!(
+            read("https://a.example/"),
+            Some("https://a.example".to_owned())
+        );
+        assert_eq!(
+            read("https://a.example/mail/"),
+            Some("https://a.example/mail".to_owned())
+        );
+        assert_eq!(
+            read("http://127.0.0.1:7/"),
+            Some("http://127.0.0.1:7".to_owned())
+        );
+        assert_eq!(read("http://[::1]:7"), Some("http://[::1]:7".to_owned()));
+        assert_eq!(read("http://127.0.0.1.example"), None);
+        assert_eq!(read("ftp://a.example"), None);
+    }
+}
