@@ -13,6 +13,8 @@ pub mod identity;
 pub mod json;
 pub mod locale;
 pub mod order;
+pub mod order_email;
+mod order_email_words;
 pub mod orders_topic;
 pub mod place_order;
 mod provider_http;
