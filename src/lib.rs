@@ -1,7 +1,26 @@
 //! Orderup: takes orders at once, and tells everyone who must know in the background.
+//!
+//! This crate is the custom handler behind the Azure Functions host, which posts each invocation to a route that has
+//! the function's name. The modules, from the outside in:
+//!
+//! - the functions, one file each: [`checkout`], [`cancel`], [`notify`], [`vendor_notify`];
+//! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers, with [`outcome`]);
+//! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
+//! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`].
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, FromRef, Request},
+    http::{StatusCode, Uri},
+    middleware::map_request,
+    routing::{get, post},
+};
 
 pub mod acs;
+pub mod announce;
+pub mod cancel;
 pub mod card_number;
+pub mod checkout;
 pub mod config;
 pub mod connection;
 pub mod data_plane;
@@ -10,20 +29,131 @@ pub mod event;
 pub mod fields;
 pub mod http_client;
 pub mod identity;
+pub mod invocation;
 pub mod json;
 pub mod locale;
+pub mod notify;
 pub mod order;
 pub mod order_email;
 mod order_email_words;
 pub mod orders_topic;
+pub mod outcome;
 pub mod place_order;
+pub mod problem;
 mod provider_http;
 pub mod public_address;
 pub mod publish_error;
+pub mod request;
 pub mod resend;
 pub mod retry;
 pub mod sas;
 pub mod sendgrid;
 pub mod smtp;
+pub mod trace;
+pub mod vendor_notify;
 pub mod vendors;
 pub mod webhook;
+
+use config::{ConfigError, Settings};
+use connection::TopicSettings;
+use email::EmailSender;
+use orders_topic::OrdersTopic;
+use problem::Problem;
+use vendors::Vendors;
+use webhook::WebhookClient;
+
+/// The longest envelope that is taken from the host. A message of 1 MB is 1.4 MB in base64, and up to four times its
+/// size where the host escapes it twice; `Metadata` comes on top.
+const LONGEST_ENVELOPE: usize = 8 * 1024 * 1024;
+
+/// What the functions share. Clones are cheap.
+#[derive(Clone)]
+pub struct App {
+    pub topic: OrdersTopic,
+    pub emails: EmailSender,
+    pub vendors: Vendors,
+    pub webhooks: WebhookClient,
+}
+
+impl App {
+    /// Reads all settings, without touching the network. Every setting that is missing or wrong is told at once.
+    pub fn from_settings(settings: &Settings) -> Result<Self, Vec<ConfigError>> {
+        let http = http_client::outgoing(settings).map_err(|error| vec![error])?;
+        let topic = TopicSettings::read(settings);
+        let emails = EmailSender::from_settings(settings, &http);
+        let vendors = Vendors::from_settings(settings);
+        match (topic, emails, vendors) {
+            (Ok(topic), Ok(emails), Ok(vendors)) => Ok(Self {
+                topic: OrdersTopic::new(&topic, &http),
+                emails,
+                vendors,
+                webhooks: WebhookClient::new(webhook::TIMEOUT),
+            }),
+            (topic, emails, vendors) => Err([topic.err(), emails.err(), vendors.err()]
+                .into_iter()
+                .flatten()
+                .collect()),
+        }
+    }
+}
+
+macro_rules! part_of_app {
+    ($($field:ident: $part:ty),+) => {
+        $(impl FromRef<App> for $part {
+            fn from_ref(app: &App) -> Self {
+                app.$field.clone()
+            }
+        })+
+    };
+}
+
+part_of_app!(topic: OrdersTopic, emails: EmailSender, vendors: Vendors, webhooks: WebhookClient);
+
+/// The routes: `/api/…` for HTTP functions, as the host forwards them, and `/{function}` for triggers, in exact case.
+///
+/// The host compares the routes of HTTP functions without regard to case and to a slash at the end, and passes on what
+/// the caller wrote.
+pub fn router(app: App) -> Router {
+    // What a layer changes of the path counts only for the routes within it.
+    Router::new()
+        .fallback_service(routes(app))
+        .layer(map_request(async |mut request: Request| {
+            if let Some(uri) = canonical(request.uri()) {
+                *request.uri_mut() = uri;
+            }
+            request
+        }))
+}
+
+/// The path of an HTTP function as the routes have it, where the caller wrote it in another way.
+fn canonical(uri: &Uri) -> Option<Uri> {
+    let path = uri.path().to_ascii_lowercase();
+    let path = path.strip_suffix('/').unwrap_or(&path);
+    if !path.starts_with("/api/") || path == uri.path() {
+        return None;
+    }
+    path.parse().ok()
+}
+
+fn routes(app: App) -> Router {
+    Router::new()
+        .route("/", get(ready))
+        .route("/api/checkout", post(checkout::checkout))
+        .route("/api/orders/{order_id}/cancel", post(cancel::cancel))
+        .route("/notify", post(notify::notify))
+        .route("/vendor-notify", post(vendor_notify::vendor_notify))
+        .layer(DefaultBodyLimit::max(LONGEST_ENVELOPE))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is nothing here."))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This route does not take that method.",
+            )
+        })
+        .with_state(app)
+}
+
+/// The host asks this every 25 ms until it is answered.
+async fn ready() -> &'static str {
+    "orderup\n"
+}

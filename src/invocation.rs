@@ -1,0 +1,290 @@
+//! The Functions host's side of a trigger: reads its envelope, and logs what became of the delivery.
+//!
+//! The host posts `{"Data": {binding: value}, "Metadata": {…}}` to `/{function}`. With `"dataType": "binary"` the
+//! value is the body in base64; hosts and settings that send text escape it twice, which is read as well. Nothing
+//! that decides anything comes from `Metadata`: any part of it may be missing or have another type.
+
+use std::{future::Future, panic::AssertUnwindSafe, time::Instant};
+
+use axum::{
+    body::Bytes,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::FutureExt;
+use serde_json::{Map, Value};
+use tracing::{Instrument, error, field, info, info_span, warn};
+
+use crate::{
+    event::{Event, EventError},
+    outcome::Outcome,
+    trace,
+};
+
+/// The name that every trigger has in its `function.json`.
+const BINDING: &str = "message";
+
+/// One delivery of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// The message's body.
+    pub body: Vec<u8>,
+    /// For the log, where the host told them.
+    pub message_id: Option<String>,
+    pub delivery_count: Option<u64>,
+    pub trace_id: Option<String>,
+}
+
+/// Runs one delivery: reads the envelope and the event, hands it to the function, logs the outcome once, answers.
+pub async fn deliver<F, Fut>(
+    function: &'static str,
+    headers: &HeaderMap,
+    body: &Bytes,
+    handle: F,
+) -> Response
+where
+    F: FnOnce(Event) -> Fut,
+    Fut: Future<Output = Outcome>,
+{
+    let started = Instant::now();
+    let span = info_span!(
+        "invocation",
+        function,
+        invocation.id = id(headers),
+        order.id = field::Empty,
+        message.id = field::Empty,
+        delivery_count = field::Empty,
+        trace.id = field::Empty,
+    );
+    async {
+        let outcome = match read(body) {
+            // A bug must end like any other failure: with an outcome, and a line in the log that names the message.
+            Ok(event) => AssertUnwindSafe(handle(event))
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Outcome::Dead("the function panicked".to_owned())),
+            Err(reason) => Outcome::Dead(reason),
+        };
+        let duration_ms = millis(started);
+        match &outcome {
+            Outcome::Delivered => info!(outcome = "delivered", duration_ms, "{function} delivered"),
+            Outcome::Later(reason) => {
+                warn!(
+                    outcome = "later",
+                    duration_ms, "{function} could not deliver now: {reason}"
+                );
+            }
+            Outcome::Dead(reason) => {
+                error!(
+                    outcome = "dead",
+                    duration_ms, "{function} can never deliver: {reason}"
+                );
+            }
+        }
+        outcome.into_response()
+    }
+    .instrument(span)
+    .await
+}
+
+fn read(body: &Bytes) -> Result<Event, String> {
+    let invocation = Invocation::from_json(body).ok_or("the host's envelope cannot be read")?;
+    let span = tracing::Span::current();
+    if let Some(message_id) = &invocation.message_id {
+        span.record("message.id", message_id);
+    }
+    if let Some(count) = invocation.delivery_count {
+        span.record("delivery_count", count);
+    }
+    if let Some(trace_id) = &invocation.trace_id {
+        span.record("trace.id", trace_id);
+    }
+    let event =
+        Event::from_json(&invocation.body).map_err(|error: EventError| error.to_string())?;
+    span.record("order.id", field::display(event.order_id()));
+    Ok(event)
+}
+
+/// The host's id of this invocation, which joins our log lines to its own.
+pub fn id(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get("x-azure-functions-invocationid")
+        .and_then(|value| value.to_str().ok())
+}
+
+/// The time since then, in whole milliseconds.
+pub fn millis(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Invocation {
+    /// Reads the envelope; `None` when there is no message in it.
+    pub fn from_json(envelope: &[u8]) -> Option<Self> {
+        let envelope: Value = serde_json::from_slice(envelope).ok()?;
+        let data = envelope.get("Data")?.as_object()?;
+        // A host that names the binding in another way still sends exactly one.
+        let value = data.get(BINDING).or_else(|| {
+            let mut values = data.values();
+            values.next().filter(|_| values.next().is_none())
+        })?;
+        let empty = Map::new();
+        let metadata = envelope
+            .get("Metadata")
+            .and_then(Value::as_object)
+            .unwrap_or(&empty);
+        let properties = metadata
+            .get("ApplicationProperties")
+            .or_else(|| metadata.get("UserProperties"));
+        let trace_id = properties.and_then(|properties| {
+            let traceparent = properties
+                .get("traceparent")
+                .or_else(|| properties.get("diagnostic-id"))
+                .or_else(|| properties.get("Diagnostic-Id"))?;
+            trace::trace_id(&text(traceparent)?).map(str::to_owned)
+        });
+        Some(Self {
+            body: bytes(value)?,
+            message_id: metadata
+                .get("MessageId")
+                .and_then(text)
+                .filter(|id| is_plain(id)),
+            delivery_count: metadata
+                .get("DeliveryCount")
+                .and_then(text)
+                .and_then(|count| count.parse().ok()),
+            trace_id,
+        })
+    }
+}
+
+/// The message's body out of a binding's value.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    let value = match value {
+        Value::String(value) => value,
+        Value::Object(_) | Value::Array(_) => return Some(value.to_string().into_bytes()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => return None,
+    };
+    if let Ok(bytes) = STANDARD.decode(value) {
+        return Some(bytes);
+    }
+    match serde_json::from_str(value) {
+        Ok(Value::String(text)) => Some(text.into_bytes()),
+        Ok(_) | Err(_) => Some(value.clone().into_bytes()),
+    }
+}
+
+/// Whether the id can be one of ours or of a tool. Whoever may send can write anything into it, an address for one,
+/// and it goes to the log.
+fn is_plain(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b":._-".contains(&byte))
+}
+
+/// A metadata value as text: `"1"`, `1`, `"m-1"` and `"\"m-1\""` all occur.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(value) => match serde_json::from_str(value) {
+            Ok(Value::String(text)) => Some(text),
+            Ok(_) | Err(_) => Some(value.clone()),
+        },
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(envelope: &Value) -> Invocation {
+        Invocation::from_json(envelope.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_binary_body_is_base64() {
+        let invocation = read(&json!({
+            "Data": { "message": "AP8QgA==" },
+            "Metadata": {
+                "MessageId": "\"m-1\"", "DeliveryCount": "3", "SequenceNumber": "42",
+                "MessageReceiver": {}, "Client": { "IsClosed": false }, "RetryContext": null,
+                "ApplicationProperties": {
+                    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "attempt": 3
+                }
+            }
+        }));
+        assert_eq!(invocation.body, [0x00, 0xff, 0x10, 0x80]);
+        assert_eq!(invocation.message_id.as_deref(), Some("m-1"));
+        assert_eq!(invocation.delivery_count, Some(3));
+        assert_eq!(
+            invocation.trace_id.as_deref(),
+            Some("0af7651916cd43dd8448eb211c80319c")
+        );
+    }
+
+    #[test]
+    fn text_is_read_however_often_it_was_escaped() {
+        for value in [
+            json!("\"{\\\"id\\\":1}\""),
+            json!("{\"id\":1}"),
+            json!({ "id": 1 }),
+            json!("eyJpZCI6MX0="),
+        ] {
+            assert_eq!(
+                read(&json!({ "Data": { "message": value } })).body,
+                b"{\"id\":1}"
+            );
+        }
+        assert_eq!(read(&json!({ "Data": { "message": "\"\"" } })).body, b"");
+    }
+
+    #[test]
+    fn metadata_may_be_missing_or_have_other_types() {
+        let bare = read(&json!({ "Data": { "other": "e30=" } }));
+        assert_eq!(bare.body, b"{}");
+        assert_eq!(bare.message_id, None);
+
+        let odd = read(&json!({
+            "Data": { "message": "e30=" },
+            "Metadata": { "MessageId": 7, "DeliveryCount": 2, "ApplicationProperties": [1] }
+        }));
+        assert_eq!(odd.message_id.as_deref(), Some("7"));
+        assert_eq!(odd.delivery_count, Some(2));
+
+        let hostile = read(&json!({
+            "Data": { "message": "e30=" },
+            "Metadata": { "MessageId": {}, "DeliveryCount": "-1", "ApplicationProperties": { "traceparent": "x" } }
+        }));
+        assert_eq!(hostile.message_id, None);
+        let personal = read(&json!({
+            "Data": { "message": "e30=" }, "Metadata": { "MessageId": "ada@example.net" }
+        }));
+        assert_eq!(personal.message_id, None);
+        assert_eq!(hostile.delivery_count, None);
+        assert_eq!(hostile.trace_id, None);
+    }
+
+    #[test]
+    fn an_envelope_without_a_message_is_not_read() {
+        for envelope in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"Data":{}}"#,
+            r#"{"Data":{"a":"e30=","b":"e30="}}"#,
+            r#"{"Data":{"message":null}}"#,
+            r#"{"Data":{"message":7}}"#,
+        ] {
+            assert_eq!(
+                Invocation::from_json(envelope.as_bytes()),
+                None,
+                "{envelope}"
+            );
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The process that the Functions host starts: settings, listener, serve until a signal.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use orderup::{
+    App,
+    config::{ConfigError, Settings},
+    router,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing::{error, info, warn};
+
+/// Below the 30 seconds after which Kubernetes kills; no invocation of ours takes so long unless somebody stalls.
+const LONGEST_STOP: Duration = Duration::from_secs(28);
+
+const PORT: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // The host takes each line on stdout for information and each on stderr for an error, so the level is in the line.
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_target(false)
+        .with_writer(io::stdout)
+        .init();
+    // The message of a panic may hold anything, a customer's name for one; its place is enough to find it.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        error!(place, "a function panicked");
+    }));
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("orderup cannot start: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Vec<String>> {
+    let settings = Settings::from_env();
+    let port = port(&settings);
+    let app = App::from_settings(&settings);
+    let (port, app) = match (port, app) {
+        (Ok(port), Ok(app)) => (port, app),
+        (port, app) => {
+            let errors = port
+                .err()
+                .into_iter()
+                .chain(app.err().into_iter().flatten());
+            return Err(errors.map(|error| error.to_string()).collect());
+        }
+    };
+    // The host connects to 127.0.0.1, never to ::1.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        vec![format!(
+            "{address}, from {PORT}, cannot be listened on: {error}"
+        )]
+    })?;
+    let (stopping, stopped) = oneshot::channel();
+    let stop =
+        stop(stopping).map_err(|error| vec![format!("signals cannot be received: {error}")])?;
+    info!("listening on {address}");
+    tokio::select! {
+        served = axum::serve(listener, router(app)).with_graceful_shutdown(stop) => {
+            served.map_err(|error| vec![error.to_string()])?;
+            info!("stopped");
+        }
+        () = grace(stopped) => warn!("stopped with requests in flight; the broker delivers theirs again"),
+    }
+    Ok(())
+}
+
+/// Ends when a stop has taken too long.
+async fn grace(stopped: oneshot::Receiver<()>) {
+    match stopped.await {
+        Ok(()) => tokio::time::sleep(LONGEST_STOP).await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn port(settings: &Settings) -> Result<u16, ConfigError> {
+    let expected = "the port to listen on, which the Functions host sets";
+    settings
+        .required(PORT, expected)?
+        .parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| ConfigError::invalid(PORT, "it is not a port number", expected))
+}
+
+/// Ends with the first SIGTERM or SIGINT; requests in flight are then finished.
+fn stop(stopping: oneshot::Sender<()>) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("finishing the requests in flight");
+        // Nobody listens when everything has ended already.
+        let _ = stopping.send(());
+    })
+}
