@@ -5,22 +5,33 @@
 //! a crash comes out as a list of changes. `ServiceBus` is the running thing: one owner applies the
 //! commands, commits their changes in batches and only then answers. `rest` is the REST data plane over it.
 
+mod broker;
 mod config_json;
+mod entity;
+mod journal;
 mod message;
+mod owner;
 mod path;
+mod routing;
 mod rule;
+#[cfg(test)]
+mod sample;
+mod service;
 mod sql;
 mod sql_dialect;
 mod sql_evaluation;
 mod sql_parser;
 #[cfg(test)]
 mod sql_tests;
+mod store;
 mod topology;
 mod topology_references;
 mod topology_rules;
 #[cfg(test)]
 mod topology_tests;
+mod waiting;
 
 pub use message::{MAX_MESSAGE_SIZE, Message, MessageState, ReceiveMode, ReceivedMessage, Value};
 pub use path::{EntityPath, InvalidPath};
+pub use service::{DEFAULT_ENTITY_QUOTA, EntityCounts, Error, OpenError, ServiceBus};
 pub use topology::{Topology, TopologyError};

@@ -1,0 +1,161 @@
+//! Random commands with virtual time, and what the property tests compare: the store and all of memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proptest::{prelude::*, sample::Index};
+
+use super::{Broker, Contents};
+use crate::{
+    Topology,
+    entity::{EntityId, Record, Stored},
+    journal::Change,
+    sample::counted_ids,
+};
+
+pub(super) const QUOTA: u64 = 1 << 30;
+
+/// What a store would hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Disk {
+    pub(super) messages: BTreeMap<(String, i64), Record>,
+    pub(super) last_sequences: BTreeMap<String, i64>,
+    pub(super) seen: BTreeMap<(String, String), Timestamp>,
+}
+
+impl Disk {
+    pub(super) fn commit(&mut self, broker: &mut Broker) {
+        for change in broker.changes() {
+            apply(self, change);
+        }
+        broker.committed();
+    }
+
+    pub(super) fn contents(&self) -> Contents {
+        Contents {
+            messages: self
+                .messages
+                .iter()
+                .map(|((entity, sequence), record)| (entity.clone(), *sequence, record.clone()))
+                .collect(),
+            last_sequences: self.last_sequences.clone().into_iter().collect(),
+            seen: self
+                .seen
+                .iter()
+                .map(|((entity, id), at)| (entity.clone(), id.clone(), *at))
+                .collect(),
+        }
+    }
+}
+
+pub(super) fn apply(disk: &mut Disk, change: Change) {
+    match change {
+        Change::Put {
+            entity,
+            sequence,
+            record,
+        } => {
+            disk.messages.insert((entity.to_string(), sequence), record);
+        }
+        Change::Remove { entity, sequence } => {
+            disk.messages.remove(&(entity.to_string(), sequence));
+        }
+        Change::LastSequence { entity, sequence } => {
+            disk.last_sequences.insert(entity.to_string(), sequence);
+            disk.last_sequences.retain(|_, last| *last > 0);
+        }
+        Change::Seen {
+            entity,
+            message_id,
+            at,
+        } => {
+            disk.seen
+                .insert((entity.to_string(), message_id.to_string()), at);
+        }
+        Change::Forget { entity, message_id } => {
+            disk.seen
+                .remove(&(entity.to_string(), message_id.to_string()));
+        }
+    }
+}
+
+/// Everything a broker holds, locks included.
+#[derive(Debug, PartialEq)]
+pub(super) struct Snapshot {
+    pub(super) messages: BTreeMap<(String, i64), Stored>,
+    pub(super) disk: Disk,
+    pub(super) due: BTreeSet<(Timestamp, EntityId, i64)>,
+    pub(super) usage: Vec<u64>,
+}
+
+pub(super) fn snapshot(broker: &Broker) -> Snapshot {
+    let mut messages = BTreeMap::new();
+    let mut disk = Disk::default();
+    for entity in &broker.entities {
+        let name = entity.key.to_string();
+        for (sequence, stored) in entity.messages() {
+            messages.insert((name.clone(), sequence), stored.clone());
+            disk.messages
+                .insert((name.clone(), sequence), stored.record.clone());
+        }
+        if entity.last_sequence > 0 {
+            disk.last_sequences
+                .insert(name.clone(), entity.last_sequence);
+        }
+        for (id, at) in entity.all_seen() {
+            disk.seen.insert((name.clone(), id.to_string()), at);
+        }
+    }
+    Snapshot {
+        messages,
+        disk,
+        due: broker.due.clone(),
+        usage: broker.usage.clone(),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Send {
+        to: Index,
+        id: u8,
+        time_to_live: Option<u64>,
+        delay: Option<u64>,
+    },
+    Receive {
+        from: Index,
+        delete: bool,
+    },
+    Complete(Index),
+    Abandon(Index),
+    Renew(Index),
+    DeadLetter(Index),
+    Undelivered(Index),
+    Wait(u64),
+    Crash,
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<Index>(), 0..8_u8, prop::option::weighted(0.3, 1..40_u64), prop::option::weighted(0.3, 0..40_u64))
+            .prop_map(|(to, id, time_to_live, delay)| Step::Send { to, id, time_to_live, delay }),
+        6 => (any::<Index>(), prop::bool::weighted(0.2)).prop_map(|(from, delete)| Step::Receive { from, delete }),
+        2 => any::<Index>().prop_map(Step::Complete),
+        3 => any::<Index>().prop_map(Step::Abandon),
+        1 => any::<Index>().prop_map(Step::Renew),
+        1 => any::<Index>().prop_map(Step::DeadLetter),
+        1 => any::<Index>().prop_map(Step::Undelivered),
+        3 => (1..25_u64).prop_map(Step::Wait),
+        1 => Just(Step::Crash),
+    ]
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..120)
+}
+
+/// An empty broker that goes on counting where the old one stopped: random ids do not repeat either.
+pub(super) fn restarted(topology: &Topology, broker: &mut Broker) -> Broker {
+    let ids = std::mem::replace(&mut broker.ids, counted_ids());
+    Broker::new(topology, QUOTA, ids).expect("a valid topology")
+}

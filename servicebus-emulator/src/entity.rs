@@ -1,0 +1,317 @@
+//! One entity's messages and the indexes over them: what is ready, what is locked, what was seen before.
+//!
+//! A queue, a topic (which holds scheduled messages only), a subscription and a dead-letter sub-queue are all
+//! such an entity. Every change of a message goes through [`Entity::replace`], which gives back what was there
+//! before: that is all the broker needs to know what to store and how to undo it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{EntityPath, Message, MessageState, ReceivedMessage, rule::Rule};
+
+/// The place of an entity in the broker's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct EntityId(pub(crate) usize);
+
+/// What of a message outlives the process: everything but its lock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Shared between the subscriptions that got the same copy.
+    #[serde(with = "shared")]
+    pub(crate) message: Arc<Message>,
+    pub(crate) enqueued_sequence: i64,
+    pub(crate) enqueued_time: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Until when a scheduled message waits; `None` once it is enqueued.
+    pub(crate) scheduled: Option<Timestamp>,
+    pub(crate) delivery_count: u32,
+    /// How often the message has been forwarded.
+    pub(crate) hops: u32,
+    pub(crate) dead_letter_source: Option<String>,
+}
+
+impl Record {
+    /// Whether both have the same stored form; cheap, and rather no than yes.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.message, &other.message)
+            && self.scheduled == other.scheduled
+            && self.delivery_count == other.delivery_count
+            && self.enqueued_time == other.enqueued_time
+            && self.expires_at == other.expires_at
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Lock {
+    pub(crate) token: Uuid,
+    pub(crate) until: Timestamp,
+}
+
+/// A message where it lies.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    pub(crate) lock: Option<Lock>,
+    /// In bytes, as it counts against the quota.
+    pub(crate) size: u64,
+}
+
+impl Stored {
+    pub(crate) fn new(record: Record) -> Self {
+        let size = record.message.size() as u64;
+        Self {
+            record,
+            lock: None,
+            size,
+        }
+    }
+
+    pub(crate) fn state(&self) -> MessageState {
+        match (&self.record.scheduled, &self.lock) {
+            (Some(_), _) => MessageState::Scheduled,
+            (None, Some(_)) => MessageState::Locked,
+            (None, None) => MessageState::Active,
+        }
+    }
+
+    /// When time itself changes the message: a locked one does not expire while it is locked.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        match (self.record.scheduled, self.lock) {
+            (Some(due), _) => Some(due),
+            (None, Some(lock)) => Some(lock.until),
+            (None, None) => self.record.expires_at,
+        }
+    }
+
+    pub(crate) fn received(&self, sequence_number: i64) -> ReceivedMessage {
+        ReceivedMessage {
+            message: Message::clone(&self.record.message),
+            sequence_number,
+            enqueued_sequence_number: self.record.enqueued_sequence,
+            enqueued_time: self.record.enqueued_time,
+            expires_at: self.record.expires_at,
+            delivery_count: self.record.delivery_count,
+            lock_token: self.lock.map(|lock| lock.token),
+            locked_until: self.lock.map(|lock| lock.until),
+            state: self.state(),
+            dead_letter_source: self.record.dead_letter_source.clone(),
+        }
+    }
+}
+
+/// What kind of entity it is, with what only that kind has.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Queue,
+    Topic { subscriptions: Vec<EntityId> },
+    Subscription { rules: Vec<Rule> },
+    DeadLetterQueue,
+}
+
+/// How the entity treats its messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) lock_duration: Duration,
+    /// `None` where no number of deliveries moves a message: in a dead-letter queue.
+    pub(crate) max_delivery_count: Option<u32>,
+    /// Default and ceiling of a message's time to live.
+    pub(crate) time_to_live: Option<Duration>,
+    pub(crate) dead_letter_expired: bool,
+    pub(crate) duplicate_window: Option<Duration>,
+    pub(crate) forward_to: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entity {
+    pub(crate) path: EntityPath,
+    /// The name under which its messages are stored.
+    pub(crate) key: Arc<str>,
+    pub(crate) role: Role,
+    pub(crate) settings: Settings,
+    /// Its dead-letter sub-queue; topics and dead-letter queues have none.
+    pub(crate) dead_letters: Option<EntityId>,
+    /// The queue or topic whose maximum size the messages count against.
+    pub(crate) quota: EntityId,
+    /// The highest sequence number that has been given out.
+    pub(crate) last_sequence: i64,
+    messages: BTreeMap<i64, Stored>,
+    ready: BTreeSet<i64>,
+    locks: HashMap<Uuid, i64>,
+    /// When each message id was accepted, for duplicate detection.
+    seen: HashMap<Arc<str>, Timestamp>,
+    seen_by_time: BTreeSet<(Timestamp, Arc<str>)>,
+}
+
+impl Entity {
+    pub(crate) fn new(path: EntityPath, role: Role, settings: Settings, quota: EntityId) -> Self {
+        Self {
+            key: path.key().into(),
+            path,
+            role,
+            settings,
+            dead_letters: None,
+            quota,
+            last_sequence: 0,
+            messages: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            locks: HashMap::new(),
+            seen: HashMap::new(),
+            seen_by_time: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn is_topic(&self) -> bool {
+        matches!(self.role, Role::Topic { .. })
+    }
+
+    pub(crate) fn get(&self, sequence: i64) -> Option<&Stored> {
+        self.messages.get(&sequence)
+    }
+
+    /// Puts, changes or (with `None`) removes the message under that number; gives back what was there.
+    pub(crate) fn replace(&mut self, sequence: i64, new: Option<Stored>) -> Option<Stored> {
+        if let Some(new) = &new {
+            match new.state() {
+                MessageState::Active => {
+                    self.ready.insert(sequence);
+                }
+                MessageState::Locked | MessageState::Scheduled => {
+                    self.ready.remove(&sequence);
+                }
+            }
+        } else {
+            self.ready.remove(&sequence);
+        }
+        let lock = new.as_ref().and_then(|new| new.lock);
+        let previous = match new {
+            Some(new) => self.messages.insert(sequence, new),
+            None => self.messages.remove(&sequence),
+        };
+        if let Some(previous) = previous.as_ref().and_then(|previous| previous.lock) {
+            self.locks.remove(&previous.token);
+        }
+        if let Some(lock) = lock {
+            self.locks.insert(lock.token, sequence);
+        }
+        previous
+    }
+
+    /// The next message to deliver: order is by sequence number.
+    pub(crate) fn first_ready(&self) -> Option<i64> {
+        self.ready.first().copied()
+    }
+
+    pub(crate) fn locked_under(&self, token: Uuid) -> Option<i64> {
+        self.locks.get(&token).copied()
+    }
+
+    pub(crate) fn ready(&self) -> impl Iterator<Item = i64> + '_ {
+        self.ready.iter().copied()
+    }
+
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (i64, &Stored)> {
+        self.messages
+            .iter()
+            .map(|(sequence, stored)| (*sequence, stored))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Active, locked and scheduled messages.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let (active, locked) = (self.ready.len(), self.locks.len());
+        (active, locked, self.messages.len() - active - locked)
+    }
+
+    pub(crate) fn seen(&self, message_id: &str) -> Option<Timestamp> {
+        self.seen.get(message_id).copied()
+    }
+
+    /// Remembers or (with `None`) forgets a message id; gives back since when it was known.
+    pub(crate) fn remember(
+        &mut self,
+        message_id: &Arc<str>,
+        at: Option<Timestamp>,
+    ) -> Option<Timestamp> {
+        let previous = match at {
+            Some(at) => self.seen.insert(Arc::clone(message_id), at),
+            None => self.seen.remove(message_id),
+        };
+        if let Some(previous) = previous {
+            self.seen_by_time
+                .remove(&(previous, Arc::clone(message_id)));
+        }
+        if let Some(at) = at {
+            self.seen_by_time.insert((at, Arc::clone(message_id)));
+        }
+        previous
+    }
+
+    /// The message ids that are said to have been accepted after that time.
+    pub(crate) fn seen_after(&self, time: Timestamp) -> Vec<Arc<str>> {
+        self.seen_by_time
+            .iter()
+            .rev()
+            .take_while(|(seen, _)| *seen > time)
+            .map(|(_, message_id)| Arc::clone(message_id))
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn all_seen(&self) -> impl Iterator<Item = (&Arc<str>, Timestamp)> {
+        self.seen.iter().map(|(id, at)| (id, *at))
+    }
+
+    pub(crate) fn oldest_seen(&self) -> Option<&(Timestamp, Arc<str>)> {
+        self.seen_by_time.first()
+    }
+}
+
+/// The copies of the message that a subscription gets: one for all matching rules without an action, and
+/// one more for each matching rule with one.
+/// <https://learn.microsoft.com/azure/service-bus-messaging/topic-filters>
+pub(crate) fn copies(rules: &[Rule], message: &Arc<Message>) -> Vec<Arc<Message>> {
+    let mut copies = Vec::new();
+    let mut has_plain_copy = false;
+    for rule in rules.iter().filter(|rule| rule.matches(message)) {
+        if rule.has_action() {
+            let mut copy = Message::clone(message);
+            rule.apply(&mut copy);
+            copies.push(Arc::new(copy));
+        } else if !has_plain_copy {
+            has_plain_copy = true;
+            copies.push(Arc::clone(message));
+        }
+    }
+    copies
+}
+
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::Message;
+
+    pub(super) fn serialize<S: Serializer>(
+        message: &Arc<Message>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Message::serialize(message, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<Message>, D::Error> {
+        Message::deserialize(deserializer).map(Arc::new)
+    }
+}

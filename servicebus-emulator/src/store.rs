@@ -1,0 +1,249 @@
+//! The durable side of the namespace: one file in the data folder.
+//!
+//! It is opened exclusively, so that no two processes own the same messages, and read whole. From then on each
+//! batch of changes is one transaction, on the disk when [`Store::commit`] returns. Locks are not in it.
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
+};
+
+use crate::{OpenError, broker::Contents, entity::Record, journal::Change};
+
+const FILE: &str = "servicebus.redb";
+
+/// In bytes; little, because everything that is read more than once is in the broker's memory.
+const CACHE: usize = 16 << 20;
+
+/// Rises with every change of what the tables hold.
+const FORMAT: u64 = 1;
+
+const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
+/// (entity, sequence number) to the encoded [`Record`].
+const MESSAGES: TableDefinition<'_, (&str, i64), &[u8]> = TableDefinition::new("messages");
+/// Entity to the highest sequence number that it has given out.
+const LAST_SEQUENCES: TableDefinition<'_, &str, i64> = TableDefinition::new("last-sequences");
+/// (entity, message id) to the time at which it was accepted, in nanoseconds since the epoch.
+const SEEN: TableDefinition<'_, (&str, &str), i128> = TableDefinition::new("seen");
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    /// `None` after a failed commit, until the file could be opened again.
+    database: Option<Database>,
+}
+
+impl Store {
+    /// Opens the store in that folder, which is created where it does not exist, and reads it.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, Contents), OpenError> {
+        let unusable = |reason: String| OpenError::Data {
+            folder: folder.display().to_string(),
+            reason,
+        };
+        fs::create_dir_all(folder)
+            .map_err(|error| unusable(format!("it cannot be created: {error}")))?;
+        let (database, contents) = caught(|| {
+            // Without the check, a file altered by someone else could end the process instead of being refused.
+            let database = open_file(folder, true)?;
+            let contents = prepare(&database)?;
+            Ok((database, contents))
+        })
+        .map_err(unusable)?;
+        let store = Self {
+            folder: folder.to_owned(),
+            database: Some(database),
+        };
+        Ok((store, contents))
+    }
+
+    /// Carries out all of the changes or none. After an error it may be either: whoever knows better
+    /// writes them again.
+    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), String> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // After an error of the disk the library refuses the file until it has been opened again.
+        let database = self.database.take();
+        let database = caught(|| {
+            let database = match database {
+                Some(database) => database,
+                // What this process has written itself needs no check, which is a pass over the whole file.
+                None => open_file(&self.folder, false)?,
+            };
+            write(&database, changes).map_err(|error| error.to_string())?;
+            Ok(database)
+        })?;
+        self.database = Some(database);
+        Ok(())
+    }
+}
+
+/// A panic of the storage library is an error like any other; what it was working on is gone by then.
+fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let reason = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no reason given");
+        Err(format!("the storage library panicked: {reason}"))
+    })
+}
+
+fn open_file(folder: &Path, check_integrity: bool) -> Result<Database, String> {
+    let mut builder = Database::builder();
+    builder.set_check_integrity_on_open(check_integrity);
+    builder.set_cache_size(CACHE);
+    let opened = builder.create(folder.join(FILE));
+    opened.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            "another process is using it; end that one, or choose another data folder".to_owned()
+        }
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() != std::io::ErrorKind::InvalidData =>
+        {
+            format!("`{FILE}` cannot be opened: {error}")
+        }
+        DatabaseError::UpgradeRequired(_) => {
+            format!("`{FILE}` is from another version; {CHOOSE_ANOTHER}")
+        }
+        error => format!("`{FILE}` is damaged ({error}); {CHOOSE_ANOTHER}"),
+    })
+}
+
+const CHOOSE_ANOTHER: &str =
+    "move it away or choose another data folder to begin with an empty namespace";
+
+/// Creates what a new file lacks, and reads what an old one has.
+fn prepare(database: &Database) -> Result<Contents, String> {
+    let damaged = |error: redb::Error| format!("`{FILE}` is damaged ({error}); {CHOOSE_ANOTHER}");
+    match format(database).map_err(damaged)? {
+        None => {
+            create(database).map_err(|error| format!("`{FILE}` cannot be written: {error}"))?;
+            Ok(Contents::default())
+        }
+        Some(FORMAT) => read(database).map_err(damaged)?,
+        Some(other) => Err(format!(
+            "`{FILE}` has format {other}, and this version reads format {FORMAT} only; {CHOOSE_ANOTHER}"
+        )),
+    }
+}
+
+fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(FORMAT_TABLE) {
+        Ok(table) => Ok(Some(
+            table.get("version")?.map_or(0, |version| version.value()),
+        )),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn create(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction
+        .open_table(FORMAT_TABLE)?
+        .insert("version", FORMAT)?;
+    transaction.open_table(MESSAGES)?;
+    transaction.open_table(LAST_SEQUENCES)?;
+    transaction.open_table(SEEN)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read(database: &Database) -> Result<Result<Contents, String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut contents = Contents::default();
+    for entry in transaction.open_table(MESSAGES)?.iter()? {
+        let (key, value) = entry?;
+        let (entity, sequence) = key.value();
+        let Ok(record) = postcard::from_bytes::<Record>(value.value()) else {
+            return Ok(Err(format!(
+                "`{FILE}` is damaged (message {sequence} of `{entity}` cannot be read); {CHOOSE_ANOTHER}"
+            )));
+        };
+        contents
+            .messages
+            .push((entity.to_owned(), sequence, record));
+    }
+    for entry in transaction.open_table(LAST_SEQUENCES)?.iter()? {
+        let (entity, sequence) = entry?;
+        contents
+            .last_sequences
+            .push((entity.value().to_owned(), sequence.value()));
+    }
+    for entry in transaction.open_table(SEEN)?.iter()? {
+        let (key, at) = entry?;
+        let (entity, message_id) = key.value();
+        let at = Timestamp::from_nanosecond(at.value()).unwrap_or(Timestamp::MIN);
+        contents
+            .seen
+            .push((entity.to_owned(), message_id.to_owned(), at));
+    }
+    Ok(Ok(contents))
+}
+
+fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut messages = transaction.open_table(MESSAGES)?;
+        let mut last_sequences = transaction.open_table(LAST_SEQUENCES)?;
+        let mut seen = transaction.open_table(SEEN)?;
+        for change in changes {
+            match change {
+                Change::Put {
+                    entity,
+                    sequence,
+                    record,
+                } => {
+                    let bytes = postcard::to_allocvec(record)
+                        .map_err(|error| StorageError::Corrupted(error.to_string()))?;
+                    messages.insert((&**entity, *sequence), bytes.as_slice())?;
+                }
+                Change::Remove { entity, sequence } => {
+                    messages.remove((&**entity, *sequence))?;
+                }
+                Change::LastSequence { entity, sequence } => {
+                    last_sequences.insert(&**entity, *sequence)?;
+                }
+                Change::Seen {
+                    entity,
+                    message_id,
+                    at,
+                } => {
+                    seen.insert((&**entity, &**message_id), at.as_nanosecond())?;
+                }
+                Change::Forget { entity, message_id } => {
+                    seen.remove((&**entity, &**message_id))?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_storage_library_is_an_error() {
+        let place = 7;
+        let outcome = caught::<()>(|| panic!("no page {place}"));
+        assert_eq!(
+            outcome,
+            Err("the storage library panicked: no page 7".to_owned())
+        );
+        assert!(caught::<()>(|| panic!("fixed text")).is_err_and(|it| it.ends_with("fixed text")));
+        assert_eq!(caught(|| Ok(1)), Ok(1));
+    }
+}
