@@ -2,20 +2,26 @@
 //!
 //! It knows queues, topics, subscriptions and rules, and nothing of what is sent through them. The core
 //! (`broker`) is a pure state machine: every command takes the time as an argument, and what must survive
-//! a crash comes out as a list of changes. `ServiceBus` is the running thing: one owner applies the
-//! commands, commits their changes in batches and only then answers. `rest` is the REST data plane over it.
+//! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
+//! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
 
+mod batch;
 mod broker;
+mod broker_properties;
 mod config_json;
+mod custom_properties;
 mod entity;
 mod journal;
 mod message;
 mod owner;
 mod path;
+pub mod rest;
+mod rest_error;
 mod routing;
 mod rule;
 #[cfg(test)]
 mod sample;
+mod sas;
 mod service;
 mod sql;
 mod sql_dialect;
