@@ -1,0 +1,16 @@
+//! The tests of devhost: its pure parts by themselves, and the real binary with a scripted handler.
+
+mod answers;
+mod app;
+mod building;
+mod configuration;
+mod envelopes;
+mod faults;
+mod functions;
+mod host;
+mod invocations;
+mod journal;
+mod restarts;
+mod routes;
+mod settings;
+mod stand_ins;
