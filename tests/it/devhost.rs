@@ -1,0 +1,166 @@
+//! The local stack as its user starts it: the real devhost, which runs the real handler.
+
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::mpsc,
+};
+
+use crate::handler::{Folder, JsonBody, free_port, json_of};
+
+/// Longer than anything here takes on a busy machine; a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct DevHost {
+    pub port: u16,
+    pub bus_port: u16,
+    pub http: Client,
+    data: Arc<Folder>,
+    child: Child,
+    output: Arc<Mutex<Vec<String>>>,
+}
+
+impl DevHost {
+    pub async fn start() -> Self {
+        Self::start_with(Arc::new(Folder::new()), free_port(), free_port()).await
+    }
+
+    async fn start_with(data: Arc<Folder>, port: u16, bus_port: u16) -> Self {
+        // Built by `cargo test --workspace` into the folder where the handler is.
+        let handler = env!("CARGO_BIN_EXE_orderup");
+        let devhost = std::path::Path::new(handler).with_file_name("devhost");
+        assert!(
+            devhost.exists(),
+            "devhost is not built: run `cargo test --workspace`"
+        );
+        let mut child = Command::new(devhost)
+            .args(["--app", env!("CARGO_MANIFEST_DIR")])
+            .arg("--data")
+            .arg(&data.0)
+            .args(["--port", &port.to_string()])
+            .args(["--bus-port", &bus_port.to_string()])
+            .env(
+                "AzureFunctionsJobHost__customHandler__description__defaultExecutablePath",
+                handler,
+            )
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let (ready, mut is_ready) = mpsc::channel(1);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let kept = output.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("ready") {
+                    let _ = ready.try_send(());
+                }
+                kept.lock().unwrap().push(line);
+            }
+        });
+        let started = tokio::time::timeout(PATIENCE, is_ready.recv()).await;
+        assert!(
+            matches!(started, Ok(Some(()))),
+            "devhost did not become ready: {output:#?}"
+        );
+        Self {
+            port,
+            bus_port,
+            http: Client::builder().no_proxy().build().unwrap(),
+            data,
+            child,
+            output,
+        }
+    }
+
+    /// `kill -9`, of devhost and with it the handler, and a new start with the same data.
+    pub async fn kill_and_restart(mut self) -> Self {
+        self.child.kill().await.unwrap();
+        Self::start_with(self.data.clone(), self.port, self.bus_port).await
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        let request = self.http.post(self.url(path)).json_body(body);
+        request.send().await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let response = self.http.get(self.url(path)).send().await.unwrap();
+        assert!(
+            response.status().is_success(),
+            "{path}: {}",
+            response.status()
+        );
+        json_of(response).await
+    }
+
+    pub async fn fault(&self, target: &str, fault: &Value) {
+        let url = self.url(&format!("/_dev/faults/{target}"));
+        let request = self.http.request(Method::PUT, url).json_body(fault);
+        let response = request.send().await.unwrap();
+        assert!(
+            response.status().is_success(),
+            "{}",
+            response.text().await.unwrap()
+        );
+    }
+
+    pub async fn no_fault(&self, target: &str) {
+        let url = self.url(&format!("/_dev/faults/{target}"));
+        assert!(
+            self.http
+                .delete(url)
+                .send()
+                .await
+                .unwrap()
+                .status()
+                .is_success()
+        );
+    }
+
+    /// Asks again until the answer is as wanted.
+    pub async fn wait_for(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{path} stayed {answer:#}\n{:#?}",
+                self.output.lock().unwrap()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until nothing is on its way any more.
+    pub async fn wait_until_idle(&self) {
+        let count = |entity: &Value, state: &str| entity[state].as_u64().unwrap();
+        self.wait_for("/_dev/entities", |entities| {
+            entities.as_array().unwrap().iter().all(|entity| {
+                count(entity, "active") + count(entity, "locked") + count(entity, "scheduled") == 0
+            })
+        })
+        .await;
+    }
+}
+
+/// Whether the answer is an array of that many.
+pub fn has(count: usize) -> impl Fn(&Value) -> bool {
+    move |answer| answer.as_array().unwrap().len() == count
+}

@@ -1,0 +1,21 @@
+//! The handler from outside: the real binary, and its clients against scripted servers.
+
+#![expect(unreachable_pub, reason = "the modules of a test binary are its own")]
+
+mod acs;
+mod checkout;
+mod contract;
+mod devhost;
+mod end_to_end;
+mod golden;
+mod handler;
+mod http_client;
+mod identity;
+mod orders_topic;
+mod process;
+mod provider;
+mod resend;
+mod scripted_server;
+mod sendgrid;
+mod smtp;
+mod triggers;
