@@ -1,0 +1,85 @@
+"""What the tests start, all of it ended with its fixture, whatever happens.
+
+The servers that are slow to start serve a module. The handler starts anew for each test, and so ends before them: with
+a connection of its own still open, maildev would wait for it. A failed test shows what each running server printed during it.
+"""
+
+import contextlib
+import json
+import signal
+import sys
+
+import pytest
+
+from faulty_smtp import FaultySmtp
+from maildev import Maildev
+from orderup import Orderup
+from prism import Prism
+from server_process import ServerProcess
+from webhook_receiver import WebhookReceiver
+
+
+def pytest_configure():
+    # The time limit of `run` comes as SIGTERM. An interrupt ends the fixtures, and so the servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    # A test's own setup and call belong together.
+    if report.failed or call.when != "setup":
+        for server in ServerProcess.running:
+            output = server.output_since_last_shown()
+            if report.failed:
+                report.sections.append((f"what {server.name} printed", output or "(nothing)"))
+    return report
+
+
+def pytest_keyboard_interrupt():
+    # The test that was running gets no report, and its servers are still there.
+    for server in ServerProcess.running:
+        print(f"what {server.name} printed:\n{server.output_since_last_shown()}", file=sys.stderr)
+
+
+@pytest.fixture
+def start_orderup(tmp_path):
+    """Starts a handler with the given settings and vendors, and ends it with the test."""
+    with contextlib.ExitStack() as started:
+
+        def start(settings: dict, vendors: list = ()):
+            vendors_file = tmp_path / "vendors.json"
+            vendors_file.write_text(json.dumps(list(vendors)))
+            return started.enter_context(Orderup(settings, vendors_file))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def maildev():
+    with Maildev() as maildev:
+        yield maildev
+
+
+@pytest.fixture
+def faulty_smtp():
+    with FaultySmtp() as smtp:
+        yield smtp
+
+
+@pytest.fixture
+def receiver():
+    with WebhookReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def sendgrid():
+    with Prism("sendgrid-mail-v3.json") as prism:
+        yield prism
+
+
+@pytest.fixture(scope="module")
+def acs():
+    with Prism("acs-email-2025-09-01.json") as prism:
+        yield prism
