@@ -139,6 +139,11 @@ impl Handler {
         assert!(status.success());
     }
 
+    /// `kill -9`, and its end.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Waits until it has ended by itself; answers how, and all that it printed.
     pub async fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().await.unwrap();

@@ -11,6 +11,7 @@ mod golden;
 mod handler;
 mod http_client;
 mod identity;
+mod kills;
 mod orders_topic;
 mod process;
 mod provider;
