@@ -1,36 +1,61 @@
 //! SIGINT and SIGTERM, which end devhost well.
 
+use std::io;
+
 use crate::stopping::{Reason, Stopping};
 
 /// Waits for a signal and stops devhost; returns after a second one, which is to end it at once.
 pub(crate) async fn watch(stopping: Stopping) {
     // Without signals the process simply ends when it is told to.
-    if wait().await.is_ok() {
+    if let Ok(mut signals) = Signals::listen()
+        && signals.next().await.is_ok()
+    {
         crate::console::plain("Stopping; a second signal ends devhost at once.");
         stopping.stop(Reason::Signal);
-        if wait().await.is_ok() {
+        if signals.next().await.is_ok() {
             return;
         }
     }
     std::future::pending().await
 }
 
+/// Listens from its making on: a signal that comes while nobody waits is kept for the next who does.
 #[cfg(unix)]
-async fn wait() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
 
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        Ok(())
+    }
 }
 
 #[cfg(not(unix))]
-async fn wait() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
 }
