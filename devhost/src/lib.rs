@@ -46,6 +46,7 @@ pub mod worker;
 use std::time::Duration;
 
 pub use arguments::Arguments;
+use signals::Signals;
 
 /// How long what runs may take to be dropped when devhost ends at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -67,8 +68,11 @@ pub fn run(arguments: Arguments) -> Result<(), Ended> {
         .map_err(|error| Ended::Error(format!("the runtime could not be started: {error}")))?;
     let stopping = stopping::Stopping::default();
     let result = runtime.block_on(async {
+        // Before anything else: until then a signal ends the process in the system's own way.
+        let signals = Signals::listen()
+            .map_err(|error| Ended::Error(format!("signals cannot be received: {error}")))?;
         // A task of its own: a signal is answered whatever the stack is busy with.
-        let signals = tokio::spawn(signals::watch(stopping.clone()));
+        let signals = tokio::spawn(signals::watch(signals, stopping.clone()));
         tokio::select! {
             result = stack::run(arguments, stopping) => result.map_err(Ended::Error),
             _ = signals => Err(Ended::AtOnce),

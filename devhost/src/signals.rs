@@ -5,11 +5,8 @@ use std::io;
 use crate::stopping::{Reason, Stopping};
 
 /// Waits for a signal and stops devhost; returns after a second one, which is to end it at once.
-pub(crate) async fn watch(stopping: Stopping) {
-    // Without signals the process simply ends when it is told to.
-    if let Ok(mut signals) = Signals::listen()
-        && signals.next().await.is_ok()
-    {
+pub(crate) async fn watch(mut signals: Signals, stopping: Stopping) {
+    if signals.next().await.is_ok() {
         crate::console::plain("Stopping; a second signal ends devhost at once.");
         stopping.stop(Reason::Signal);
         if signals.next().await.is_ok() {
@@ -21,14 +18,14 @@ pub(crate) async fn watch(stopping: Stopping) {
 
 /// Listens from its making on: a signal that comes while nobody waits is kept for the next who does.
 #[cfg(unix)]
-struct Signals {
+pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
         Ok(Self {
@@ -47,11 +44,11 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+pub(crate) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self)
     }
 
