@@ -8,6 +8,7 @@ use crate::{
     event::{self, Event},
     orders_topic::{OrdersTopic, Outgoing, PropertyValue, PublishError},
     problem::Problem,
+    properties::{DIAGNOSTIC_ID, GENERATION, TRACEPARENT},
     request::{LONGEST_BODY, too_large},
     trace::{self, TraceParent},
 };
@@ -44,13 +45,12 @@ pub async fn announce(
         scheduled_enqueue_time: None,
         properties: vec![
             // The first copy of what happened.
-            ("generation".to_owned(), PropertyValue::Integer(0)),
+            (GENERATION.to_owned(), PropertyValue::Integer(0)),
             (
-                "traceparent".to_owned(),
+                TRACEPARENT.to_owned(),
                 PropertyValue::Text(traceparent.clone()),
             ),
-            // The name by which the Azure SDKs' receivers look for it.
-            ("diagnostic-id".to_owned(), PropertyValue::Text(traceparent)),
+            (DIAGNOSTIC_ID.to_owned(), PropertyValue::Text(traceparent)),
         ],
     };
     topic.publish(&message).await.map_err(|error| match error {

@@ -40,6 +40,7 @@ pub mod orders_topic;
 pub mod outcome;
 pub mod place_order;
 pub mod problem;
+pub mod properties;
 mod provider_http;
 pub mod public_address;
 pub mod publish_error;
