@@ -2,7 +2,8 @@
 //!
 //! `POST {endpoint}/emails:send`, signed with the resource's access key or with a token of the identity. Success is
 //! 202: ACS has taken the email. The email's key is the `Operation-Id`, by which ACS knows a repetition, and by which it
-//! is asked when it refuses one. Nothing polls the operation otherwise, as that is limited as strictly as sending is.
+//! is asked whether it has taken an email of which nobody knows. Nothing polls the operation otherwise, as that is
+//! limited nearly as strictly as sending is.
 
 use std::{
     fmt,
@@ -102,21 +103,42 @@ impl AcsClient {
         })
     }
 
-    pub(crate) async fn send(&self, email: &Email) -> Result<(), EmailError> {
+    /// As [`crate::email::EmailSender::send`]: an error that is not [`EmailError::Unanswered`] means that ACS has taken
+    /// nothing under this key.
+    pub(crate) async fn send(&self, email: &Email, may_be_there: bool) -> Result<(), EmailError> {
+        if may_be_there && self.has_taken(email.key).await? {
+            return Ok(());
+        }
         let body = serde_json::to_vec(&self.message(email)).expect("strings become JSON");
-        let mut answer = self.post(email.key, &body).await?;
+        let error = match self.post_once_more_after_401(email.key, &body).await {
+            Ok(answer) => match answer.status {
+                202 => return Ok(()),
+                // What is wrong with the email, or a repetition of one that was taken and whose answer was lost
+                // (Azure/azure-sdk-for-net#50889).
+                400 | 409 if self.has_taken(email.key).await? => return Ok(()),
+                _ => failure(&answer),
+            },
+            Err(error) => error,
+        };
+        match error {
+            EmailError::Unanswered { .. } if self.has_taken(email.key).await? => Ok(()),
+            EmailError::Unanswered { provider, reason } => Err(EmailError::Busy {
+                provider,
+                answer: format!("it has not taken it: {reason}"),
+                retry_after: None,
+            }),
+            error => Err(error),
+        }
+    }
+
+    async fn post_once_more_after_401(&self, key: Uuid, body: &[u8]) -> Result<Answer, EmailError> {
+        let answer = self.post(key, body).await?;
         if answer.status == 401 {
             // ACS now and then takes the date of a correct clock for a drift (firezone/firezone#12835):
             // a fresh signature, or token, settles that, and a second 401 is about us.
-            answer = self.post(email.key, &body).await?;
+            return self.post(key, body).await;
         }
-        match answer.status {
-            202 => Ok(()),
-            // What is wrong with the email, or a repetition of one that was taken and whose answer was lost
-            // (Azure/azure-sdk-for-net#50889).
-            400 | 409 if self.has_taken(email.key).await? => Ok(()),
-            _ => Err(failure(&answer)),
-        }
+        Ok(answer)
     }
 
     async fn post(&self, key: Uuid, body: &[u8]) -> Result<Answer, EmailError> {
@@ -130,21 +152,29 @@ impl AcsClient {
         self.ask(request, "POST", &url, body).await
     }
 
-    /// Whether ACS knows the email's operation.
+    /// Whether ACS has taken the email. If it cannot be asked, that is not known, and so the email may
+    /// not be given up, nor counted as not taken.
     async fn has_taken(&self, key: Uuid) -> Result<bool, EmailError> {
         let url = self.url(&format!("/emails/operations/{key}"));
+        let unknown = |reason: String| EmailError::Unanswered {
+            provider: PROVIDER,
+            reason: format!("{reason} to the question whether it has the email"),
+        };
         let answer = self
             .ask(self.http.get(url.clone()), "GET", &url, b"")
-            .await?;
+            .await
+            .map_err(|error| unknown(error.to_string()))?;
         match answer.status {
-            200 => Ok(true),
+            200 => match operation_status(&answer).as_deref() {
+                // It had taken it, and then could not hand it to the mail system: under this key it never will.
+                Some(status @ ("Failed" | "Canceled")) => Err(EmailError::Refused {
+                    provider: PROVIDER,
+                    answer: format!("the operation is {status}"),
+                }),
+                _ => Ok(true),
+            },
             404 => Ok(false),
-            // It is not known, and so the email may not be given up.
-            status => Err(EmailError::Busy {
-                provider: PROVIDER,
-                answer: format!("{status} to the question whether it has the email"),
-                retry_after: None,
-            }),
+            status => Err(unknown(status.to_string())),
         }
     }
 
@@ -265,7 +295,19 @@ fn parse_connection_string(text: &str) -> Result<(&str, Vec<u8>), &'static str> 
 }
 
 fn failure(answer: &Answer) -> EmailError {
-    answer.error(error_code(answer).as_deref(), SystemTime::now())
+    let retry_after = answer.retry_after(SystemTime::now());
+    answer.error(error_code(answer).as_deref(), retry_after)
+}
+
+/// `status` of an operation, as in `Running`.
+fn operation_status(answer: &Answer) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Operation {
+        status: String,
+    }
+    serde_json::from_slice(&answer.body)
+        .map(|operation: Operation| operation.status)
+        .ok()
 }
 
 /// `error.code` of the body, or the header that repeats it.

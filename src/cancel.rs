@@ -15,17 +15,17 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    App,
     announce::announce,
     event::{self, Event, EventKind, LONGEST_REASON},
     fields::{FieldError, FieldErrors, Fields},
     order::{Order, OrderId},
-    orders_topic::OrdersTopic,
     problem::Problem,
     request,
 };
 
 pub async fn cancel(
-    State(topic): State<OrdersTopic>,
+    State(app): State<App>,
     order_id: Result<Path<Uuid>, PathRejection>,
     headers: HeaderMap,
     body: Body,
@@ -46,7 +46,8 @@ pub async fn cancel(
             time: event::now(),
             order,
         };
-        announce(&topic, &event, &headers).await?;
+        announce(&app.deliverer.topic, &event, &headers).await?;
+        app.cancelled_orders.note(order_id);
         Ok(accepted(order_id))
     })
     .await

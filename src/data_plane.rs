@@ -165,7 +165,7 @@ impl DataPlane {
                 self.limits.first_backoff,
                 LONGEST_BACKOFF,
                 retries,
-                chance(),
+                retry::chance(),
             )
             .max(error.retry_after().unwrap_or_default());
             // A last attempt without the time for an answer would turn a plain no into a doubt.
@@ -299,11 +299,6 @@ fn in_doubt(error: PublishError, unanswered: bool) -> PublishError {
     }
 }
 
-/// A random number from 0 to 1, for the pauses.
-fn chance() -> f64 {
-    f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX)
-}
-
 #[async_trait]
 impl HttpClient for DataPlane {
     /// # Errors
@@ -357,14 +352,5 @@ mod tests {
     fn a_date_that_can_not_be_read_is_not_sent() {
         let error = broker_properties(r#"{"ScheduledEnqueueTimeUtc":"tomorrow"}"#).unwrap_err();
         assert!(matches!(error, PublishError::Unsendable(_)), "{error}");
-    }
-
-    #[test]
-    fn chance_is_between_zero_and_one() {
-        assert!(
-            (0..1000)
-                .map(|_| chance())
-                .all(|c| (0.0..=1.0).contains(&c))
-        );
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     acs::AcsClient,
     config::{ConfigError, Settings},
+    failure::{Class, Failure},
     resend::ResendClient,
     sendgrid::SendGridClient,
     smtp::SmtpClient,
@@ -185,13 +186,43 @@ impl EmailSender {
         }
     }
 
-    /// Hands the email to the provider, once. `Ok` means that the provider has taken it, not that it has arrived.
-    pub async fn send(&self, email: &Email) -> Result<(), EmailError> {
+    /// Hands the email to the provider. `Ok` means that the provider has taken it, not that it has arrived.
+    ///
+    /// `may_be_there` says that it may have been taken at an earlier attempt. ACS is asked then before it gets it again;
+    /// Resend knows it by its key; with the others it may arrive twice.
+    pub async fn send(&self, email: &Email, may_be_there: bool) -> Result<(), EmailError> {
         match self {
-            Self::Acs(client) => client.send(email).await,
+            Self::Acs(client) => client.send(email, may_be_there).await,
             Self::SendGrid(client) => client.send(email).await,
             Self::Resend(client) => client.send(email).await,
             Self::Smtp(client) => client.send(email).await,
+        }
+    }
+
+    /// The same, with what went wrong in the words of all senders.
+    pub async fn attempt(&self, email: &Email, may_be_there: bool) -> Result<(), Failure> {
+        let sent = self.send(email, may_be_there).await;
+        sent.map_err(|error| Failure {
+            class: error.class(),
+            retry_after: error.retry_after(),
+            answer: error.to_string(),
+            nothing_taken: matches!(self, Self::Acs(_)) && error.class() != Class::Ambiguous,
+        })
+    }
+
+    /// Whether the provider refuses another body under a key that it knows. What differs between attempts, as that it is
+    /// late, must then stay as it was at the first attempt that may have been taken.
+    pub fn keeps_bodies(&self) -> bool {
+        matches!(self, Self::Resend(_))
+    }
+
+    /// The limit on which the provider's documentation lets a new account begin: 30 emails a minute and 100 an hour at
+    /// ACS (service limits, "Email", custom domains), 2 requests a second at Resend (API reference, "Rate limit").
+    pub fn default_rate_limit(&self) -> &'static str {
+        match self {
+            Self::Acs(_) => "30/m,100/h",
+            Self::Resend(_) => "2/s",
+            Self::SendGrid(_) | Self::Smtp(_) => "none",
         }
     }
 }
@@ -206,19 +237,27 @@ pub enum EmailError {
         provider: &'static str,
         reason: String,
     },
-    /// The request was written and no answer came that can be understood: the provider may have taken it.
-    #[error("{provider} did not answer, and may have taken it: {reason}")]
+    /// The request was written and no answer came that settles it: the provider may have taken it. A 5xx other than
+    /// 503 is none, as the server that gives it may stand before the one that took the email.
+    #[error("{provider} did not say whether it took it: {reason}")]
     Unanswered {
         provider: &'static str,
         reason: String,
     },
-    /// The provider is overloaded, down or limits the rate: 3xx, 408, 409, 425, 429, 5xx, SMTP 4xx. It did not take
-    /// the email, or takes it once however often it is sent with the same key.
+    /// The provider is overloaded or down: 3xx, 408, 409, 425, 503, SMTP 4xx. It did not take the email, or takes it
+    /// once however often it is sent with the same key.
     #[error("{provider} could not take it now: {answer}{}", asks_to_wait(*.retry_after))]
     Busy {
         provider: &'static str,
         answer: String,
         /// How long the provider asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The provider took no more for now: 429, or a quota.
+    #[error("{provider} limits the rate: {answer}{}", asks_to_wait(*.retry_after))]
+    RateLimited {
+        provider: &'static str,
+        answer: String,
         retry_after: Option<Duration>,
     },
     /// The provider refuses us, not this email: 401, 403, SMTP 530 and 535.
@@ -243,14 +282,23 @@ fn asks_to_wait(retry_after: Option<Duration>) -> String {
 }
 
 impl EmailError {
-    /// Whether the same email can be taken later.
-    pub fn is_transient(&self) -> bool {
+    fn class(&self) -> Class {
         match self {
+            Self::Unreachable { .. } | Self::Busy { .. } => Class::Transient,
+            Self::Unanswered { .. } => Class::Ambiguous,
+            Self::RateLimited { .. } => Class::RateLimited,
+            Self::Unauthorized { .. } => Class::ChannelBroken,
+            Self::Refused { .. } => Class::Refused,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
             Self::Unreachable { .. }
             | Self::Unanswered { .. }
-            | Self::Busy { .. }
-            | Self::Unauthorized { .. } => true,
-            Self::Refused { .. } => false,
+            | Self::Unauthorized { .. }
+            | Self::Refused { .. } => None,
         }
     }
 }

@@ -42,6 +42,14 @@ impl EventKind {
             Self::Cancelled { .. } => "order.cancelled",
         }
     }
+
+    /// Rises with what happens to an order, so that whoever gets an older event after a newer one can drop it.
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Placed => 1,
+            Self::Cancelled { .. } => 2,
+        }
+    }
 }
 
 /// The time of something that happens now, in milliseconds: more digits only puzzle people and some readers.

@@ -1,109 +1,36 @@
-//! The Functions host's side of a trigger: reads its envelope, and logs what became of the delivery.
+//! The Functions host's side of a trigger: reads its envelope.
 //!
 //! The host posts `{"Data": {binding: value}, "Metadata": {…}}` to `/{function}`. With `"dataType": "binary"` the
-//! value is the body in base64; hosts and settings that send text escape it twice, which is read as well. Nothing
-//! that decides anything comes from `Metadata`: any part of it may be missing or have another type.
+//! value is the body in base64; hosts and settings that send text escape it twice, which is read as well. Any part of
+//! `Metadata` may be missing or have another type.
 
-use std::{future::Future, panic::AssertUnwindSafe, time::Instant};
+use std::time::Instant;
 
-use axum::{
-    body::Bytes,
-    http::HeaderMap,
-    response::{IntoResponse, Response},
-};
+use axum::http::HeaderMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::FutureExt;
 use serde_json::{Map, Value};
-use tracing::{Instrument, error, field, info, info_span, warn};
+use time::OffsetDateTime;
 
-use crate::{
-    event::{Event, EventError},
-    outcome::Outcome,
-    trace,
-};
+use crate::{history, trace};
 
 /// The name that every trigger has in its `function.json`.
 const BINDING: &str = "message";
 
 /// One delivery of one message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Invocation {
     /// The message's body.
     pub body: Vec<u8>,
-    /// For the log, where the host told them.
+    /// For the log, where the host told it.
     pub message_id: Option<String>,
+    /// How often the message has been delivered, this time included; where the host told it.
     pub delivery_count: Option<u64>,
-    pub trace_id: Option<String>,
-}
-
-/// Runs one delivery: reads the envelope and the event, hands it to the function, logs the outcome once, answers.
-pub async fn deliver<F, Fut>(
-    function: &'static str,
-    headers: &HeaderMap,
-    body: &Bytes,
-    handle: F,
-) -> Response
-where
-    F: FnOnce(Event) -> Fut,
-    Fut: Future<Output = Outcome>,
-{
-    let started = Instant::now();
-    let span = info_span!(
-        "invocation",
-        function,
-        invocation.id = id(headers),
-        order.id = field::Empty,
-        message.id = field::Empty,
-        delivery_count = field::Empty,
-        trace.id = field::Empty,
-    );
-    async {
-        let outcome = match read(body) {
-            // A bug must end like any other failure: with an outcome, and a line in the log that names the message.
-            Ok(event) => AssertUnwindSafe(handle(event))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| Outcome::Dead("the function panicked".to_owned())),
-            Err(reason) => Outcome::Dead(reason),
-        };
-        let duration_ms = millis(started);
-        match &outcome {
-            Outcome::Delivered => info!(outcome = "delivered", duration_ms, "{function} delivered"),
-            Outcome::Later(reason) => {
-                warn!(
-                    outcome = "later",
-                    duration_ms, "{function} could not deliver now: {reason}"
-                );
-            }
-            Outcome::Dead(reason) => {
-                error!(
-                    outcome = "dead",
-                    duration_ms, "{function} can never deliver: {reason}"
-                );
-            }
-        }
-        outcome.into_response()
-    }
-    .instrument(span)
-    .await
-}
-
-fn read(body: &Bytes) -> Result<Event, String> {
-    let invocation = Invocation::from_json(body).ok_or("the host's envelope cannot be read")?;
-    let span = tracing::Span::current();
-    if let Some(message_id) = &invocation.message_id {
-        span.record("message.id", message_id);
-    }
-    if let Some(count) = invocation.delivery_count {
-        span.record("delivery_count", count);
-    }
-    if let Some(trace_id) = &invocation.trace_id {
-        span.record("trace.id", trace_id);
-    }
-    let event =
-        Event::from_json(&invocation.body).map_err(|error: EventError| error.to_string())?;
-    span.record("order.id", field::display(event.order_id()));
-    Ok(event)
+    /// When it came to the queue or subscription.
+    pub enqueued: Option<OffsetDateTime>,
+    /// The application properties.
+    pub properties: Map<String, Value>,
+    /// Of its properties, if it is a valid one.
+    pub traceparent: Option<String>,
 }
 
 /// The host's id of this invocation, which joins our log lines to its own.
@@ -135,14 +62,18 @@ impl Invocation {
             .unwrap_or(&empty);
         let properties = metadata
             .get("ApplicationProperties")
-            .or_else(|| metadata.get("UserProperties"));
-        let trace_id = properties.and_then(|properties| {
-            let traceparent = properties
-                .get("traceparent")
-                .or_else(|| properties.get("diagnostic-id"))
-                .or_else(|| properties.get("Diagnostic-Id"))?;
-            trace::trace_id(&text(traceparent)?).map(str::to_owned)
-        });
+            .or_else(|| metadata.get("UserProperties"))
+            .and_then(object)
+            .unwrap_or_default();
+        let traceparent = ["traceparent", "diagnostic-id", "Diagnostic-Id"]
+            .into_iter()
+            .find_map(|name| properties.get(name))
+            .and_then(text)
+            .filter(|traceparent| trace::trace_id(traceparent).is_some());
+        let enqueued = ["EnqueuedTime", "EnqueuedTimeUtc"]
+            .into_iter()
+            .find_map(|name| metadata.get(name))
+            .and_then(text);
         Some(Self {
             body: bytes(value)?,
             message_id: metadata
@@ -153,8 +84,19 @@ impl Invocation {
                 .get("DeliveryCount")
                 .and_then(text)
                 .and_then(|count| count.parse().ok()),
-            trace_id,
+            enqueued: enqueued.and_then(|time| history::time_of(&time)),
+            properties,
+            traceparent,
         })
+    }
+}
+
+/// An object, which some hosts send as its text.
+fn object(value: &Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(object) => Some(object.clone()),
+        Value::String(text) => serde_json::from_str(text).ok(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
     }
 }
 
@@ -211,6 +153,7 @@ mod tests {
             "Data": { "message": "AP8QgA==" },
             "Metadata": {
                 "MessageId": "\"m-1\"", "DeliveryCount": "3", "SequenceNumber": "42",
+                "EnqueuedTimeUtc": "2026-11-25T12:00:31", "EnqueuedTime": "2026-11-25T12:00:30+00:00",
                 "MessageReceiver": {}, "Client": { "IsClosed": false }, "RetryContext": null,
                 "ApplicationProperties": {
                     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "attempt": 3
@@ -221,8 +164,13 @@ mod tests {
         assert_eq!(invocation.message_id.as_deref(), Some("m-1"));
         assert_eq!(invocation.delivery_count, Some(3));
         assert_eq!(
-            invocation.trace_id.as_deref(),
-            Some("0af7651916cd43dd8448eb211c80319c")
+            invocation.traceparent.as_deref(),
+            Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        );
+        assert_eq!(invocation.properties["attempt"], 3);
+        assert_eq!(
+            invocation.enqueued,
+            Some(time::macros::datetime!(2026-11-25 12:00:30 UTC))
         );
     }
 
@@ -250,14 +198,21 @@ mod tests {
 
         let odd = read(&json!({
             "Data": { "message": "e30=" },
-            "Metadata": { "MessageId": 7, "DeliveryCount": 2, "ApplicationProperties": [1] }
+            "Metadata": {
+                "MessageId": 7, "DeliveryCount": 2, "EnqueuedTimeUtc": "2026-11-25T12:00:31",
+                "ApplicationProperties": "{\"generation\":2}"
+            }
         }));
+        assert_eq!(odd.properties["generation"], 2);
+        assert!(odd.enqueued.is_some());
         assert_eq!(odd.message_id.as_deref(), Some("7"));
         assert_eq!(odd.delivery_count, Some(2));
 
         let hostile = read(&json!({
             "Data": { "message": "e30=" },
-            "Metadata": { "MessageId": {}, "DeliveryCount": "-1", "ApplicationProperties": { "traceparent": "x" } }
+            "Metadata": {
+                "MessageId": {}, "DeliveryCount": "-1", "EnqueuedTime": "soon", "ApplicationProperties": { "traceparent": "x" }
+            }
         }));
         assert_eq!(hostile.message_id, None);
         let personal = read(&json!({
@@ -265,7 +220,8 @@ mod tests {
         }));
         assert_eq!(personal.message_id, None);
         assert_eq!(hostile.delivery_count, None);
-        assert_eq!(hostile.trace_id, None);
+        assert_eq!(hostile.traceparent, None);
+        assert_eq!(hostile.enqueued, None);
     }
 
     #[test]

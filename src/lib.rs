@@ -4,7 +4,10 @@
 //! the function's name. The modules, from the outside in:
 //!
 //! - the functions, one file each: [`checkout`], [`cancel`], [`notify`], [`vendor_notify`];
-//! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers, with [`outcome`]);
+//! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers);
+//! - a triggered delivery from end to end: [`delivery`], which asks [`history`] what a message's past is, [`outcome`] what
+//!   becomes of it, and [`redelivery`] for the copies in which it goes on;
+//! - when anybody may be called: [`channel`], with its [`breaker`] and [`rate_limit`], and [`retry_policy`];
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
 //! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`].
 
@@ -18,15 +21,22 @@ use axum::{
 
 pub mod acs;
 pub mod announce;
+pub mod breaker;
 pub mod cancel;
+pub mod cancelled_orders;
 pub mod card_number;
+pub mod channel;
 pub mod checkout;
 pub mod config;
 pub mod connection;
 pub mod data_plane;
+pub mod delivery;
+pub mod durations;
 pub mod email;
 pub mod event;
+pub mod failure;
 pub mod fields;
+pub mod history;
 pub mod http_client;
 pub mod identity;
 pub mod invocation;
@@ -44,9 +54,12 @@ pub mod properties;
 mod provider_http;
 pub mod public_address;
 pub mod publish_error;
+pub mod rate_limit;
+pub mod redelivery;
 pub mod request;
 pub mod resend;
 pub mod retry;
+pub mod retry_policy;
 pub mod sas;
 pub mod sendgrid;
 pub mod smtp;
@@ -55,11 +68,16 @@ pub mod vendor_notify;
 pub mod vendors;
 pub mod webhook;
 
+use cancelled_orders::CancelledOrders;
+use channel::Channel;
 use config::{ConfigError, Settings};
 use connection::TopicSettings;
+use delivery::Deliverer;
 use email::EmailSender;
 use orders_topic::OrdersTopic;
 use problem::Problem;
+use rate_limit::RateLimit;
+use retry_policy::RetryPolicy;
 use vendors::Vendors;
 use webhook::WebhookClient;
 
@@ -67,13 +85,15 @@ use webhook::WebhookClient;
 /// size where the host escapes it twice; `Metadata` comes on top.
 const LONGEST_ENVELOPE: usize = 8 * 1024 * 1024;
 
-/// What the functions share. Clones are cheap.
+/// What the functions share. Clones are cheap, and share what is in memory.
 #[derive(Clone)]
 pub struct App {
-    pub topic: OrdersTopic,
+    pub deliverer: Deliverer,
     pub emails: EmailSender,
+    pub email_channel: Channel,
     pub vendors: Vendors,
     pub webhooks: WebhookClient,
+    pub cancelled_orders: CancelledOrders,
 }
 
 impl App {
@@ -81,34 +101,41 @@ impl App {
     pub fn from_settings(settings: &Settings) -> Result<Self, Vec<ConfigError>> {
         let http = http_client::outgoing(settings).map_err(|error| vec![error])?;
         let topic = TopicSettings::read(settings);
+        let policy = RetryPolicy::from_settings(settings).map_err(|error| vec![error])?;
         let emails = EmailSender::from_settings(settings, &http);
-        let vendors = Vendors::from_settings(settings);
-        match (topic, emails, vendors) {
-            (Ok(topic), Ok(emails), Ok(vendors)) => Ok(Self {
-                topic: OrdersTopic::new(&topic, &http),
+        let vendors = Vendors::from_settings(settings, &policy);
+        let default_limit = emails
+            .as_ref()
+            .map_or("none", EmailSender::default_rate_limit);
+        let limit = RateLimit::from_settings(settings, default_limit);
+        match (topic, emails, vendors, limit) {
+            (Ok(topic), Ok(emails), Ok(vendors), Ok(limit)) => Ok(Self {
+                email_channel: Channel::new("the email provider", &policy, Some(limit)),
+                deliverer: Deliverer {
+                    topic: OrdersTopic::new(&topic, &http),
+                    policy,
+                    publish_until: delivery::PUBLISH_UNTIL,
+                },
                 emails,
                 vendors,
                 webhooks: WebhookClient::new(webhook::TIMEOUT),
+                cancelled_orders: CancelledOrders::default(),
             }),
-            (topic, emails, vendors) => Err([topic.err(), emails.err(), vendors.err()]
-                .into_iter()
-                .flatten()
-                .collect()),
+            (topic, emails, vendors, limit) => {
+                Err([topic.err(), emails.err(), vendors.err(), limit.err()]
+                    .into_iter()
+                    .flatten()
+                    .collect())
+            }
         }
     }
 }
 
-macro_rules! part_of_app {
-    ($($field:ident: $part:ty),+) => {
-        $(impl FromRef<App> for $part {
-            fn from_ref(app: &App) -> Self {
-                app.$field.clone()
-            }
-        })+
-    };
+impl FromRef<App> for OrdersTopic {
+    fn from_ref(app: &App) -> Self {
+        app.deliverer.topic.clone()
+    }
 }
-
-part_of_app!(topic: OrdersTopic, emails: EmailSender, vendors: Vendors, webhooks: WebhookClient);
 
 /// The routes: `/api/…` for HTTP functions, as the host forwards them, and `/{function}` for triggers, in exact case.
 ///

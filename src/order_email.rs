@@ -1,7 +1,7 @@
 //! The email to the customer about an event of an order.
 //!
 //! Made when `notify` handles the event, from the snapshot that the event carries. It is a pure function of the
-//! event, so that each attempt sends the same bytes under the same key. Whatever comes from outside is one line
+//! event and of whether it is late, so that repeated attempts send the same bytes under the same key. Whatever comes from outside is one line
 //! of plain text here, and is escaped again by the HTML templates.
 
 use askama::Template;
@@ -22,10 +22,12 @@ const KEYS: Uuid = Uuid::from_u128(0xb90e609745fc409e9fd008ec65808690);
 const LONGEST_NAME: usize = 120;
 const LONGEST_REASON: usize = 500;
 
-/// Tells the customer that the order was taken; `at` is the event's time.
-pub fn placed(order: &Order, at: OffsetDateTime) -> Email {
+/// Tells the customer that the order was taken; `at` is the event's time. An email that is late says so.
+pub fn placed(order: &Order, at: OffsetDateTime, is_late: bool) -> Email {
     let (locale, words) = language_of(order);
-    let view = View::of(order, Some(order.placed_at.unwrap_or(at)), locale, words);
+    let placed_at = order.placed_at.unwrap_or(at);
+    let mut view = View::of(order, Some(placed_at), locale, words);
+    view.late = is_late.then(|| (words.late_placed)(&locale.date(placed_at)));
     let subject = (words.placed_subject)(&view.display_id);
     let text = rendered(&PlacedText {
         order: &view,
@@ -39,10 +41,11 @@ pub fn placed(order: &Order, at: OffsetDateTime) -> Email {
     email(order, "order.placed", at, subject, text, html)
 }
 
-/// Tells the customer that the order was cancelled; `at` is the event's time.
-pub fn cancelled(order: &Order, reason: Option<&str>, at: OffsetDateTime) -> Email {
+/// Tells the customer that the order was cancelled; `at` is the event's time. An email that is late says so.
+pub fn cancelled(order: &Order, reason: Option<&str>, at: OffsetDateTime, is_late: bool) -> Email {
     let (locale, words) = language_of(order);
-    let view = View::of(order, order.placed_at, locale, words);
+    let mut view = View::of(order, order.placed_at, locale, words);
+    view.late = is_late.then(|| (words.late_cancelled)(&locale.date(at)));
     let reason = reason
         .map(|reason| one_line(reason, LONGEST_REASON))
         .filter(|reason| !reason.is_empty());
@@ -114,6 +117,8 @@ fn language_of(order: &Order) -> (Locale, &'static Words) {
 struct View {
     lang: &'static str,
     greeting: String,
+    /// Said where the email is late.
+    late: Option<String>,
     id: String,
     /// The last eight digits of the id: of a UUIDv7 and of a UUIDv5 these are random, and a person can
     /// read them out.
@@ -139,6 +144,7 @@ impl View {
                 Some(name) => (words.greeting)(&name),
                 None => words.greeting_without_name.to_owned(),
             },
+            late: None,
             id: order.order_id.to_string(),
             display_id: digits[digits.len() - 8..].to_owned(),
             placed_on: placed_at.map(|at| locale.date(at)),
@@ -292,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_order_is_confirmed_in_english() {
-        let email = placed(&order(Some("en-AU")), at(NOON));
+        let email = placed(&order(Some("en-AU")), at(NOON), false);
         assert_eq!(email.subject, "We have your order 5F3A09C1");
         assert_has(
             &email.text,
@@ -315,7 +321,7 @@ mod tests {
 
     #[test]
     fn an_order_is_confirmed_in_german() {
-        let email = placed(&order(Some("de-AT")), at(NOON));
+        let email = placed(&order(Some("de-AT")), at(NOON), false);
         assert_eq!(email.subject, "Wir haben Ihre Bestellung 5F3A09C1 erhalten");
         assert_has(
             &email.text,
@@ -333,7 +339,7 @@ mod tests {
 
     #[test]
     fn an_order_is_confirmed_in_french() {
-        let email = placed(&order(Some("fr_CA")), at(NOON));
+        let email = placed(&order(Some("fr_CA")), at(NOON), false);
         assert_eq!(
             email.subject,
             "Nous avons bien reçu votre commande 5F3A09C1"
@@ -370,7 +376,7 @@ mod tests {
                 ["Motif\u{a0}: Sold out", "Vous n’avez rien à faire."],
             ),
         ] {
-            let email = cancelled(&order(Some(locale)), Some("Sold out"), at(NOON));
+            let email = cancelled(&order(Some(locale)), Some("Sold out"), at(NOON), false);
             assert_eq!(email.subject, subject);
             assert_has(&email.text, &lines);
             assert_has(&email.text, &["2 × Pancake stack"]);
@@ -383,7 +389,7 @@ mod tests {
         let mut order = order(None);
         order.placed_at = None;
         order.partner = None;
-        let email = cancelled(&order, Some(" \r\n "), at(NOON));
+        let email = cancelled(&order, Some(" \r\n "), at(NOON), false);
         for part in [&email.text, &email.html] {
             for label in ["Placed on", "Ordered through", "Reason"] {
                 assert!(!part.contains(label), "{label}: {part}");
@@ -395,25 +401,28 @@ mod tests {
     #[test]
     fn without_a_language_of_ours_it_is_english_and_the_dollar_says_whose() {
         for locale in [None, Some("ja-JP"), Some("")] {
-            let email = placed(&order(locale), at(NOON));
+            let email = placed(&order(locale), at(NOON), false);
             assert_has(&email.text, &["Total: A$29.50"]);
         }
     }
 
     #[test]
     fn the_key_is_of_the_order_the_event_and_the_recipient_only() {
-        let first = placed(&order(Some("en")), at(NOON));
+        let first = placed(&order(Some("en")), at(NOON), false);
         assert_eq!(
             first.key,
-            placed(&order(Some("de")), at("2026-11-23T12:00:00Z")).key
+            placed(&order(Some("de")), at("2026-11-23T12:00:00Z"), false).key
         );
-        assert_ne!(first.key, cancelled(&order(Some("en")), None, at(NOON)).key);
+        assert_ne!(
+            first.key,
+            cancelled(&order(Some("en")), None, at(NOON), false).key
+        );
         let mut other = order(Some("en"));
         other.customer.email = "eve@example.net".to_owned();
-        assert_ne!(first.key, placed(&other, at(NOON)).key);
+        assert_ne!(first.key, placed(&other, at(NOON), false).key);
         let mut other = order(Some("en"));
         other.order_id = OrderId(Uuid::nil());
-        assert_ne!(first.key, placed(&other, at(NOON)).key);
+        assert_ne!(first.key, placed(&other, at(NOON), false).key);
         // Pinned: another key would send what is being retried a second time.
         assert_eq!(
             first.key.to_string(),
@@ -423,7 +432,7 @@ mod tests {
 
     #[test]
     fn the_same_event_makes_the_same_email() {
-        let email = || placed(&order(Some("fr")), at(NOON));
+        let email = || placed(&order(Some("fr")), at(NOON), false);
         assert!(email() == email());
     }
 
@@ -432,7 +441,7 @@ mod tests {
         let mut order = order(None);
         order.customer.email = "Ada@Bücher.example".to_owned();
         assert_eq!(
-            placed(&order, at(NOON)).to.address,
+            placed(&order, at(NOON), false).to.address,
             "Ada@xn--bcher-kva.example"
         );
     }
@@ -444,8 +453,8 @@ mod tests {
         order.partner = Some(hostile.to_owned());
         order.line_items[0].name = hostile.to_owned();
         let emails = [
-            placed(&order, at(NOON)),
-            cancelled(&order, Some(hostile), at(NOON)),
+            placed(&order, at(NOON), false),
+            cancelled(&order, Some(hostile), at(NOON), false),
         ];
         for email in emails {
             assert!(!email.html.contains("<script"), "{}", email.html);
@@ -462,8 +471,8 @@ mod tests {
         order.partner = Some(hostile.to_owned());
         order.line_items[0].name = hostile.to_owned();
         for email in [
-            placed(&order, at(NOON)),
-            cancelled(&order, Some(hostile), at(NOON)),
+            placed(&order, at(NOON), false),
+            cancelled(&order, Some(hostile), at(NOON), false),
         ] {
             assert_has(&email.text, &["Hello Ada Bcc: eve moc.live,"]);
             assert_eq!(email.to.name.as_deref(), Some("Ada Bcc: eve moc.live"));
@@ -479,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_very_long_name_is_cut_between_characters() {
-        let email = placed(&named(&"é".repeat(10_000)), at(NOON));
+        let email = placed(&named(&"é".repeat(10_000)), at(NOON), false);
         let name = email.to.name.unwrap();
         assert_eq!(name.chars().count(), LONGEST_NAME + 1);
         assert!(name.ends_with("é…"));
@@ -494,10 +503,10 @@ mod tests {
             "a@x.example",
             "\n",
         ] {
-            assert_has(&placed(&named(name), at(NOON)).text, &["Hello,"]);
+            assert_has(&placed(&named(name), at(NOON), false).text, &["Hello,"]);
         }
         for name in ["J.R.R. Tolkien", "O’Neil", "محمد", "Zoë <3"] {
-            let text = placed(&named(name), at(NOON)).text;
+            let text = placed(&named(name), at(NOON), false).text;
             assert_has(&text, &[&format!("Hello {name},")]);
         }
     }
@@ -505,11 +514,41 @@ mod tests {
     #[test]
     fn the_html_loads_nothing_from_elsewhere() {
         for email in [
-            placed(&order(Some("en")), at(NOON)),
-            cancelled(&order(Some("en")), Some("Sold out"), at(NOON)),
+            placed(&order(Some("en")), at(NOON), false),
+            cancelled(&order(Some("en")), Some("Sold out"), at(NOON), false),
         ] {
             for remote in ["http:", "https:", "<img", "<link", "url(", "<script"] {
                 assert!(!email.html.contains(remote), "{remote}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_email_that_is_late_says_so_and_since_when() {
+        for (locale, since_placed, since_cancelled) in [
+            ("en-AU", "since 22 November 2026", "on 22 November 2026"),
+            (
+                "de-DE",
+                "seit dem 22. November 2026",
+                "am 22. November 2026",
+            ),
+            ("fr-FR", "depuis le 22 novembre 2026", "le 22 novembre 2026"),
+        ] {
+            let order = order(Some(locale));
+            let (late, on_time) = (
+                placed(&order, at(NOON), true),
+                placed(&order, at(NOON), false),
+            );
+            assert_eq!(late.key, on_time.key);
+            for part in [&late.text, &late.html] {
+                assert!(part.contains(since_placed), "{part}");
+            }
+            for part in [&on_time.text, &on_time.html] {
+                assert!(!part.contains(since_placed), "{part}");
+            }
+            let late = cancelled(&order, None, at(NOON), true);
+            for part in [&late.text, &late.html] {
+                assert!(part.contains(since_cancelled), "{part}");
             }
         }
     }
@@ -519,7 +558,7 @@ mod tests {
         let mut order = order(Some("en-AU"));
         order.line_items[0].unit_price.amount = i64::MAX;
         order.line_items[0].quantity = u32::MAX;
-        let email = placed(&order, at(NOON));
+        let email = placed(&order, at(NOON), false);
         assert!(email.text.contains("$92,233,720,368,547,758.07"));
     }
 }

@@ -21,6 +21,10 @@ pub(crate) struct Words {
     pub(crate) footer: &'static str,
     pub(crate) order_number: &'static str,
 
+    /// For an email that was held up, about what happened on that date.
+    pub(crate) late_placed: fn(&str) -> String,
+    pub(crate) late_cancelled: fn(&str) -> String,
+
     pub(crate) placed_subject: fn(&str) -> String,
     pub(crate) placed_heading: &'static str,
     pub(crate) placed_intro: &'static str,
@@ -56,6 +60,12 @@ const ENGLISH: Words = Words {
     reason: "Reason",
     footer: "You receive this email because an order was placed with this address.",
     order_number: "Order number",
+    late_placed: |date| {
+        format!("We are sorry that this email is late. We have had your order since {date}.")
+    },
+    late_cancelled: |date| {
+        format!("We are sorry that this email is late. The order was cancelled on {date}.")
+    },
 
     placed_subject: |order| format!("We have your order {order}"),
     placed_heading: "Thank you for your order",
@@ -83,6 +93,16 @@ const GERMAN: Words = Words {
     reason: "Grund",
     footer: "Sie erhalten diese E-Mail, weil mit dieser Adresse bestellt wurde.",
     order_number: "Bestellnummer",
+    late_placed: |date| {
+        format!(
+            "Bitte entschuldigen Sie, dass diese E-Mail verspätet kommt. Ihre Bestellung liegt uns seit dem {date} vor."
+        )
+    },
+    late_cancelled: |date| {
+        format!(
+            "Bitte entschuldigen Sie, dass diese E-Mail verspätet kommt. Die Bestellung wurde am {date} storniert."
+        )
+    },
 
     placed_subject: |order| format!("Wir haben Ihre Bestellung {order} erhalten"),
     placed_heading: "Vielen Dank für Ihre Bestellung",
@@ -109,6 +129,16 @@ const FRENCH: Words = Words {
     reason: "Motif",
     footer: "Vous recevez cet e-mail parce qu’une commande a été passée avec cette adresse.",
     order_number: "Numéro de commande",
+    late_placed: |date| {
+        format!(
+            "Veuillez nous excuser pour le retard de cet e-mail. Nous avons votre commande depuis le {date}."
+        )
+    },
+    late_cancelled: |date| {
+        format!(
+            "Veuillez nous excuser pour le retard de cet e-mail. La commande a été annulée le {date}."
+        )
+    },
 
     placed_subject: |order| format!("Nous avons bien reçu votre commande {order}"),
     placed_heading: "Merci pour votre commande",

@@ -44,7 +44,7 @@ pub struct Outgoing {
     pub correlation_id: String,
     pub content_type: &'static str,
     pub body: String,
-    /// Not before this time, to the second; at once without it.
+    /// Not before this time, which is rounded up to a second; at once without it.
     pub scheduled_enqueue_time: Option<OffsetDateTime>,
     /// Application properties. A name is lower-case ASCII letters, digits, `-` and `_`, begins with a letter, and is no
     /// header that HTTP already knows.
@@ -190,9 +190,15 @@ fn options(message: &Outgoing) -> Result<SendMessageOptions, String> {
     })
 }
 
-/// The crate panics over a year below 1900 and an offset with seconds.
+/// The crate panics over a year below 1900 and an offset with seconds, and cuts off a fraction of a second.
 fn in_utc(time: OffsetDateTime) -> Result<OffsetDateTime, String> {
     time.checked_to_offset(UtcOffset::UTC)
+        .and_then(|time| match time.nanosecond() {
+            0 => Some(time),
+            nanosecond => time.checked_add(time::Duration::nanoseconds(
+                1_000_000_000 - i64::from(nanosecond),
+            )),
+        })
         .filter(|time| (1970..=9999).contains(&time.year()))
         .ok_or_else(|| "the scheduled time is not between 1970 and 9999".to_owned())
 }
@@ -428,6 +434,8 @@ mod tests {
         let time = scheduled(datetime!(2026-12-24 19:00:05 +02:00:30)).unwrap();
         assert_eq!(time.offset(), UtcOffset::UTC);
         assert_eq!(time, datetime!(2026-12-24 16:59:35 UTC));
+        let time = scheduled(datetime!(2026-12-24 16:59:35.001 UTC)).unwrap();
+        assert_eq!(time, datetime!(2026-12-24 16:59:36 UTC));
         assert!(scheduled(datetime!(1899-01-01 0:00 UTC)).is_err());
         assert!(scheduled(datetime!(9999-12-31 23:59 -12)).is_err());
     }

@@ -65,10 +65,11 @@ fn unanswered(provider: &'static str, error: &reqwest::Error) -> EmailError {
 }
 
 impl Answer {
-    /// The error that the status stands for, whatever the provider; `code` is the provider's own, if it gave one.
+    /// The error that the status stands for, whatever the provider; `code` is the provider's own, if it gave one, and
+    /// `retry_after` what it asks for.
     ///
     /// It is for statuses that do not mean success.
-    pub(crate) fn error(&self, code: Option<&str>, now: SystemTime) -> EmailError {
+    pub(crate) fn error(&self, code: Option<&str>, retry_after: Option<Duration>) -> EmailError {
         let provider = self.provider;
         let answer = match code.and_then(plain_code) {
             Some(code) => format!("{} {code}", self.status),
@@ -76,20 +77,55 @@ impl Answer {
         };
         match self.status {
             401 | 403 => EmailError::Unauthorized { provider, answer },
-            // A redirect comes from something in between, such as a maintenance page. 409 is
-            // about an attempt with the same key that is still being worked on.
-            300..400 | 408 | 409 | 425 | 429 | 500.. => EmailError::Busy {
+            429 => EmailError::RateLimited {
                 provider,
                 answer,
-                retry_after: retry_after(&self.headers, now),
+                retry_after,
+            },
+            // A redirect comes from something in between, such as a maintenance page. 409 is
+            // about an attempt with the same key that is still being worked on.
+            300..400 | 408 | 409 | 425 | 503 => EmailError::Busy {
+                provider,
+                answer,
+                retry_after,
             },
             400..500 => EmailError::Refused { provider, answer },
-            // A success that is not the provider's own: whoever sent it may have passed the email on.
+            // An error after which it may be on its way all the same, or a success that is not the provider's own: whoever
+            // sent it may have passed the email on.
             _ => EmailError::Unanswered {
                 provider,
                 reason: format!("the status was {answer}"),
             },
         }
+    }
+
+    /// `Retry-After` in both of its forms (RFC 9110, 10.2.3).
+    pub(crate) fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        retry::retry_after(self.header(RETRY_AFTER.as_str())?, self.date(now))
+    }
+
+    /// A header that holds seconds since 1970, as SendGrid's `X-RateLimit-Reset`.
+    pub(crate) fn reset_at(&self, header: &str, now: SystemTime) -> Option<Duration> {
+        let reset = self.header(header)?.trim().parse().ok()?;
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
+        Some(retry::until(at, self.date(now)))
+    }
+
+    /// A header that holds seconds from now on, as Resend's `ratelimit-reset`.
+    pub(crate) fn reset_in(&self, header: &str) -> Option<Duration> {
+        let seconds: u64 = self.header(header)?.trim().parse().ok()?;
+        retry::retry_after(&seconds.to_string(), SystemTime::UNIX_EPOCH)
+    }
+
+    /// When it was given by the answer's own `Date`, so that our clock does not matter.
+    fn date(&self, now: SystemTime) -> SystemTime {
+        self.header(DATE.as_str())
+            .and_then(|text| httpdate::parse_http_date(text).ok())
+            .unwrap_or(now)
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 }
 
@@ -97,22 +133,6 @@ impl Answer {
 fn plain_code(text: &str) -> Option<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (!text.is_empty() && text.len() <= 64 && text.chars().all(fits)).then_some(text)
-}
-
-/// `Retry-After` in both of its forms (RFC 9110, 10.2.3), or SendGrid's `X-RateLimit-Reset` (seconds since 1970).
-///
-/// A date is read against the answer's own `Date`, so that our clock does not matter.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let date = text(DATE.as_str()).and_then(|text| httpdate::parse_http_date(text).ok());
-    let now = date.unwrap_or(now);
-    text(RETRY_AFTER.as_str())
-        .and_then(|value| retry::retry_after(value, now))
-        .or_else(|| {
-            let reset = text("x-ratelimit-reset")?.trim().parse().ok()?;
-            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
-            Some(retry::until(at, now))
-        })
 }
 
 /// Reads a provider's base URL, without the slash at its end.
@@ -229,14 +249,15 @@ mod tests {
 
     fn asked_to_wait(headers: &[(&'static str, &str)]) -> Option<Duration> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_376_623);
-        match answer(429, headers).error(None, now) {
-            EmailError::Busy { retry_after, .. } => retry_after,
-            other => panic!("{other}"),
-        }
+        let answer = answer(429, headers);
+        answer
+            .retry_after(now)
+            .or_else(|| answer.reset_at("x-ratelimit-reset", now))
+            .or_else(|| answer.reset_in("ratelimit-reset"))
     }
 
     #[test]
-    fn a_provider_says_how_long_to_wait_in_one_of_three_ways() {
+    fn a_provider_says_how_long_to_wait_in_one_of_four_ways() {
         let thirty = Some(Duration::from_secs(30));
         assert_eq!(asked_to_wait(&[("retry-after", "30")]), thirty);
         assert_eq!(
@@ -254,40 +275,44 @@ mod tests {
             asked_to_wait(&[("x-ratelimit-reset", "5")]),
             Some(Duration::ZERO)
         );
+        assert_eq!(asked_to_wait(&[("ratelimit-reset", "30")]), thirty);
+        assert_eq!(
+            asked_to_wait(&[("ratelimit-reset", "18446744073709551615")]),
+            Some(Duration::from_secs(3600))
+        );
         assert_eq!(asked_to_wait(&[("retry-after", "soon")]), None);
+        assert_eq!(asked_to_wait(&[("ratelimit-reset", "-1")]), None);
         assert_eq!(asked_to_wait(&[]), None);
     }
 
     #[test]
     fn every_status_has_one_meaning() {
-        let class = |status| match answer(status, &[]).error(None, SystemTime::UNIX_EPOCH) {
+        let class = |status| match answer(status, &[]).error(None, None) {
             EmailError::Unreachable { .. } => "unreachable",
             EmailError::Unanswered { .. } => "unanswered",
             EmailError::Busy { .. } => "busy",
+            EmailError::RateLimited { .. } => "rate-limited",
             EmailError::Unauthorized { .. } => "unauthorized",
             EmailError::Refused { .. } => "refused",
         };
-        for status in [302, 307, 408, 409, 425, 429, 500, 502, 503, 504, 599] {
+        for status in [302, 307, 408, 409, 425, 503] {
             assert_eq!(class(status), "busy", "{status}");
         }
+        assert_eq!(class(429), "rate-limited");
         for status in [400, 404, 405, 406, 410, 413, 415, 422, 451] {
             assert_eq!(class(status), "refused", "{status}");
         }
         for status in [401, 403] {
             assert_eq!(class(status), "unauthorized", "{status}");
         }
-        for status in [200, 204] {
+        for status in [200, 204, 500, 502, 504, 599] {
             assert_eq!(class(status), "unanswered", "{status}");
         }
     }
 
     #[test]
     fn only_codes_are_kept_of_what_a_provider_says() {
-        let kept = |code: &str| {
-            answer(400, &[])
-                .error(Some(code), SystemTime::UNIX_EPOCH)
-                .to_string()
-        };
+        let kept = |code: &str| answer(400, &[]).error(Some(code), None).to_string();
         assert_eq!(
             kept("EmailDroppedAllRecipientsSuppressed"),
             "test refused the email: 400 EmailDroppedAllRecipientsSuppressed"

@@ -24,6 +24,9 @@ const API: KeyedApiNames = KeyedApiNames {
     path: "/emails",
 };
 
+/// A quota is used up for a day or a month; asking more often than this changes nothing about it.
+const QUOTA_PAUSE: Duration = Duration::from_secs(60 * 60);
+
 /// A client of one Resend account.
 #[derive(Debug, Clone)]
 pub struct ResendClient {
@@ -56,7 +59,15 @@ impl ResendClient {
                 provider: PROVIDER,
                 answer: format!("409 {name}"),
             }),
-            (_, name) => Err(answer.error(name, SystemTime::now())),
+            (_, name) => {
+                let retry_after = match name {
+                    Some("daily_quota_exceeded" | "monthly_quota_exceeded") => Some(QUOTA_PAUSE),
+                    _ => answer
+                        .retry_after(SystemTime::now())
+                        .or_else(|| answer.reset_in("ratelimit-reset")),
+                };
+                Err(answer.error(name, retry_after))
+            }
         }
     }
 

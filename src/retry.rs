@@ -1,6 +1,7 @@
 //! How long to wait before the same request is sent again.
 //!
-//! Pure: the random number and the time are arguments. Used inside one call, where the waits are short.
+//! Pure but for [`chance`]: the random number and the time are arguments. Used inside one call, where the waits are
+//! short; what waits longer waits on the bus ([`crate::retry_policy`]).
 
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,11 @@ pub fn backoff(first: Duration, longest: Duration, retry: u32, random: f64) -> D
         .saturating_mul(2_u32.saturating_pow(retry))
         .min(longest);
     full.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
+}
+
+/// A random number from 0 to 1.
+pub fn chance() -> f64 {
+    f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX)
 }
 
 /// No wait that somebody else asks for is longer: a slip in a header must not put an order off until next year.
@@ -51,6 +57,15 @@ mod tests {
     fn chance_takes_away_up_to_a_half() {
         assert_eq!(backoff(FIRST, LONGEST, 0, 0.5).as_millis(), 150);
         assert_eq!(backoff(FIRST, LONGEST, 0, 1.0).as_millis(), 100);
+    }
+
+    #[test]
+    fn chance_is_between_zero_and_one() {
+        assert!(
+            (0..1000)
+                .map(|_| chance())
+                .all(|c| (0.0..=1.0).contains(&c))
+        );
     }
 
     #[test]

@@ -49,7 +49,13 @@ impl SendGridClient {
         let answer = self.api.ask(self.api.post(&self.message(email))).await?;
         match answer.status {
             200 | 202 => Ok(()),
-            _ => Err(answer.error(wrong_field(&answer).as_deref(), SystemTime::now())),
+            _ => {
+                let now = SystemTime::now();
+                let retry_after = answer
+                    .retry_after(now)
+                    .or_else(|| answer.reset_at("x-ratelimit-reset", now));
+                Err(answer.error(wrong_field(&answer).as_deref(), retry_after))
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Runs once per delivery of a message from the subscription `vendors` (see `vendor-notify/function.json`). Each
 //! vendor in the order gets one signed webhook with its own lines only, all of them at the same time. A vendor that
-//! could not be told makes the message come again; the others then get a webhook with the id that they know.
+//! cannot be told now gets a copy of its own, which comes later and concerns no one else. A process that is killed
+//! before the end tells all of them again, under the webhook ids that they know.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -10,78 +11,93 @@ use axum::{body::Bytes, extract::State, http::HeaderMap, response::Response};
 use futures_util::future::join_all;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::{
+    App,
+    channel::Held,
+    delivery::{Delivery, Told},
     event::{Event, EventKind},
-    invocation::{self, millis},
+    invocation::millis,
     order::{LineItem, Money},
-    outcome::Outcome,
-    vendors::Vendors,
-    webhook::{Answer, Webhook, WebhookClient},
+    outcome::{Attempt, Dead, Reason},
+    redelivery::Audience,
+    webhook::Webhook,
 };
 
 /// Names the space of webhook ids.
 const WEBHOOKS: Uuid = Uuid::from_u128(0x2b6c_9d1e_47a3_4f58_8e21_0c94_d7b5_36fa);
 
-pub async fn vendor_notify(
-    State(vendors): State<Vendors>,
-    State(webhooks): State<WebhookClient>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    invocation::deliver("vendor-notify", &headers, &body, |event| async move {
-        let deliveries = lines_by_vendor(&event)
-            .into_iter()
-            .map(|(vendor_id, lines)| {
-                tell(
-                    &vendors,
-                    &webhooks,
-                    vendor_id,
-                    webhook(&event, vendor_id, &lines),
-                )
-            });
-        Outcome::of_all(join_all(deliveries).await)
-    })
-    .await
+pub async fn vendor_notify(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
+    app.deliverer
+        .deliver(
+            "vendor-notify",
+            Audience::Vendors,
+            &headers,
+            &body,
+            async |delivery| {
+                if let EventKind::Cancelled { .. } = delivery.event.kind {
+                    app.cancelled_orders.note(delivery.event.order_id());
+                }
+                let tell = async |vendor_id: &str| Told {
+                    attempt: tell(&app, &delivery, vendor_id).await,
+                    vendor: Some(vendor_id.to_owned()),
+                };
+                let lines = lines_by_vendor(&delivery.event);
+                match &delivery.history().vendor {
+                    Some(vendor_id) => vec![tell(vendor_id).await],
+                    None => join_all(lines.keys().map(|vendor_id| tell(vendor_id))).await,
+                }
+            },
+        )
+        .await
 }
 
-async fn tell(
-    vendors: &Vendors,
-    webhooks: &WebhookClient,
-    vendor_id: &str,
-    webhook: Webhook,
-) -> Outcome {
-    let Some(vendor) = vendors.get(vendor_id) else {
-        return Outcome::Dead(format!("the vendor {vendor_id} is not in VENDORS_FILE"));
+async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
+    let event = &delivery.event;
+    let lines = lines_by_vendor(event);
+    let (Some(lines), Some(vendor)) = (lines.get(vendor_id), app.vendors.get(vendor_id)) else {
+        let place = if lines.contains_key(vendor_id) {
+            "VENDORS_FILE"
+        } else {
+            "the order"
+        };
+        return Attempt::Impossible(Dead {
+            reason: Reason::UnknownVendor,
+            description: format!("the vendor {vendor_id} is not in {place}"),
+        });
     };
-    let started = Instant::now();
-    let answer = webhooks
-        .deliver(vendor, &webhook, OffsetDateTime::now_utc())
-        .await;
-    let duration_ms = millis(started);
-    match answer {
-        Ok(Answer::Accepted) => {
+    if event.kind == EventKind::Placed && app.cancelled_orders.contains(event.order_id()) {
+        info!(
+            vendor = vendor_id,
+            "the order was cancelled meanwhile, of which the vendor {vendor_id} is told instead"
+        );
+        return Attempt::Told;
+    }
+    if vendor.is_parked {
+        return Attempt::Held(Held::Parked);
+    }
+    let webhook = &webhook(event, vendor_id, lines);
+    vendor
+        .channel
+        .attempt(delivery.has_waited(), async || {
+            let started = Instant::now();
+            let answer = app
+                .webhooks
+                .deliver(vendor, webhook, OffsetDateTime::now_utc())
+                .await;
+            let duration_ms = millis(started);
+            answer.map_err(|error| error.failure())?;
             info!(
                 vendor = vendor_id,
                 webhook.id = webhook.id,
                 duration_ms,
                 "told the vendor {vendor_id}"
             );
-            Outcome::Delivered
-        }
-        Ok(Answer::Gone) => {
-            warn!(
-                vendor = vendor_id,
-                webhook.id = webhook.id,
-                duration_ms,
-                "the vendor {vendor_id} answered 410: its endpoint is gone"
-            );
-            Outcome::Delivered
-        }
-        Err(error) => Outcome::Later(format!("the vendor {vendor_id} {error}")),
-    }
+            Ok(())
+        })
+        .await
 }
 
 /// The lines of each vendor, in the order's own sequence.
@@ -114,6 +130,7 @@ fn webhook(event: &Event, vendor_id: &str, lines: &[&LineItem]) -> Webhook {
         .collect();
     let mut data = json!({
         "orderId": order.order_id,
+        "version": event.kind.version(),
         "vendorId": vendor_id,
         "lineItems": lines,
         "total": total,
@@ -163,6 +180,7 @@ mod tests {
                 "timestamp": "2026-11-22T19:40:00Z",
                 "data": {
                     "orderId": "01935a1e-9c00-7000-8000-000000000001",
+                    "version": 1,
                     "placedAt": "2026-11-22T19:40:00Z",
                     "vendorId": "bakery",
                     "partner": "brand-7",
@@ -183,6 +201,7 @@ mod tests {
     fn a_cancellation_says_why() {
         let (_, body) = webhook_to(&order_cancelled(), "florist");
         assert_eq!(body["type"], "order.cancelled");
+        assert_eq!(body["data"]["version"], 2);
         assert_eq!(body["data"]["reason"], "Ordered twice");
         assert_eq!(body["data"]["total"]["amount"], 900);
     }

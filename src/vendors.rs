@@ -1,7 +1,8 @@
 //! The vendors and where their webhooks go: the file that `VENDORS_FILE` names, read once at start.
 //!
 //! All of it is checked then, so that a mistake stops the process with the place in the file, and not an order's
-//! notification in the night. A secret is never part of an error.
+//! notification in the night. A secret is never part of an error. `PARKED_VENDORS` names those that are to be left
+//! alone: an operator can set it without a new package.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -11,12 +12,15 @@ use secrecy::SecretSlice;
 use serde::Deserialize;
 
 use crate::{
+    channel::Channel,
     config::{ConfigError, Settings},
     place_order::is_vendor_id,
     public_address::is_public,
+    retry_policy::RetryPolicy,
 };
 
 const VARIABLE: &str = "VENDORS_FILE";
+const PARKED: &str = "PARKED_VENDORS";
 const EXPECTED: &str = "the path of a JSON array of vendors: \
     [{ \"id\", \"name\", \"url\", \"secrets\": [\"whsec_…\" or \"env:NAME\"], \"allowPrivate\": false }]";
 
@@ -31,6 +35,9 @@ pub struct Vendor {
     pub secrets: Vec<SecretSlice<u8>>,
     /// Whether `url` may lead to a private or loopback address.
     pub allow_private: bool,
+    /// An operator has said that its messages should wait.
+    pub is_parked: bool,
+    pub channel: Channel,
 }
 
 impl fmt::Debug for Vendor {
@@ -54,22 +61,44 @@ struct Entry {
 }
 
 impl Vendors {
-    /// Reads the file that `VENDORS_FILE` names, `vendors.json` where it names none.
-    pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+    /// Reads the file that `VENDORS_FILE` names, `vendors.json` where it names none, and `PARKED_VENDORS`, which is ids
+    /// with commas between them.
+    pub fn from_settings(settings: &Settings, policy: &RetryPolicy) -> Result<Self, ConfigError> {
         let path = settings
             .optional(VARIABLE)
             .unwrap_or_else(|| "vendors.json".to_owned());
         let text = std::fs::read_to_string(&path)
             .map_err(|error| invalid(format!("{} cannot be read: {error}", printed(&path))))?;
-        Self::parse(&text, settings)
-            .map_err(|problem| invalid(format!("in {}, {problem}", printed(&path))))
+        let mut vendors = Self::parse(&text, settings, policy)
+            .map_err(|problem| invalid(format!("in {}, {problem}", printed(&path))))?;
+        for id in settings
+            .optional(PARKED)
+            .iter()
+            .flat_map(|ids| ids.split(','))
+        {
+            let vendor = vendors.get_mut(id.trim()).ok_or_else(|| {
+                let problem = "it names somebody who is not in VENDORS_FILE";
+                ConfigError::invalid(PARKED, problem, "ids of vendors, as in bakery,florist")
+            })?;
+            vendor.is_parked = true;
+            tracing::warn!(
+                vendor = vendor.id,
+                "the vendor {} is parked: its messages wait",
+                vendor.id
+            );
+        }
+        Ok(Self(Arc::new(vendors)))
     }
 
     pub fn get(&self, id: &str) -> Option<&Vendor> {
         self.0.get(id)
     }
 
-    fn parse(text: &str, settings: &Settings) -> Result<Self, String> {
+    fn parse(
+        text: &str,
+        settings: &Settings,
+        policy: &RetryPolicy,
+    ) -> Result<HashMap<String, Vendor>, String> {
         // Some editors put a byte order mark there.
         let text = text.trim_start_matches('\u{feff}');
         let entries: Vec<Entry> = serde_json::from_str(text).map_err(|error| {
@@ -85,7 +114,7 @@ impl Vendors {
         let mut vendors = HashMap::new();
         for (index, entry) in entries.into_iter().enumerate() {
             let vendor = entry
-                .check(settings)
+                .check(settings, policy)
                 .map_err(|problem| format!("vendor {index} {problem}"))?;
             if let Some(earlier) = vendors.insert(vendor.id.clone(), vendor) {
                 return Err(format!(
@@ -94,7 +123,7 @@ impl Vendors {
                 ));
             }
         }
-        Ok(Self(Arc::new(vendors)))
+        Ok(vendors)
     }
 }
 
@@ -111,7 +140,7 @@ fn invalid(problem: String) -> ConfigError {
 }
 
 impl Entry {
-    fn check(self, settings: &Settings) -> Result<Vendor, String> {
+    fn check(self, settings: &Settings, policy: &RetryPolicy) -> Result<Vendor, String> {
         if !is_vendor_id(&self.id) {
             return Err(
                 "has an `id` that is not 1 to 64 letters, digits, `.`, `_` and `-`".to_owned(),
@@ -130,10 +159,12 @@ impl Entry {
         let secrets =
             secrets.map_err(|problem| format!("(`{}`) has a secret that {problem}", self.id))?;
         Ok(Vendor {
+            channel: Channel::new(&format!("the vendor {}", self.id), policy, None),
             id: self.id,
             url,
             secrets,
             allow_private: self.allow_private,
+            is_parked: false,
         })
     }
 }
@@ -191,11 +222,13 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
+    use crate::retry_policy::tests::policy;
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    fn parse(text: &str) -> Result<Vendors, String> {
-        Vendors::parse(text, &Settings::from_pairs([("BAKERY_SECRET", SECRET)]))
+    fn parse(text: &str) -> Result<HashMap<String, Vendor>, String> {
+        let settings = Settings::from_pairs([("BAKERY_SECRET", SECRET)]);
+        Vendors::parse(text, &settings, &policy())
     }
 
     fn bakery(url: &str, secrets: &str, rest: &str) -> String {
@@ -219,7 +252,27 @@ mod tests {
             vendor.secrets[1].expose_secret()
         );
         assert!(!vendor.allow_private);
-        assert!(vendors.get("florist").is_none());
+        assert!(!vendors.contains_key("florist"));
+    }
+
+    #[test]
+    fn an_operator_parks_whom_the_file_knows() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/vendors.json");
+        let read = |parked| {
+            let settings = Settings::from_pairs([(VARIABLE, file), (PARKED, parked)]);
+            Vendors::from_settings(&settings, &policy())
+        };
+        let vendors = read(" bakery ").unwrap();
+        assert!(vendors.get("bakery").unwrap().is_parked);
+        assert!(!vendors.get("florist").unwrap().is_parked);
+        assert!(!read("").unwrap().get("bakery").unwrap().is_parked);
+        for parked in ["hunter2", "bakery,,florist"] {
+            let error = read(parked).unwrap_err().to_string();
+            assert!(
+                error.contains(PARKED) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

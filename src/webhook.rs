@@ -1,7 +1,7 @@
 //! Sends a vendor's webhook: Standard Webhooks 1.0.0, signed with HMAC-SHA256 (`v1`).
 //!
-//! An attempt ends in one of three ways: the vendor took it, said that this endpoint is gone for good, or anything
-//! else, which is an error and worth another attempt. Redirects are not followed, and the address is checked.
+//! The vendor took it, or it did not: anything but a 2xx is an error and worth another attempt, also 410, by which it says
+//! that this endpoint is gone. Redirects are not followed, and the address is checked.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,7 +14,9 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use crate::{
+    failure::{Class, Failure},
     public_address::{NoPublicAddress, PublicResolver},
+    retry,
     vendors::Vendor,
 };
 
@@ -41,25 +43,46 @@ impl fmt::Debug for Webhook {
     }
 }
 
-/// The answer of a vendor that settles the webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    Accepted,
-    /// 410: the vendor wants no more webhooks at this address.
-    Gone,
-}
-
 /// Why an attempt failed. All of these can end by themselves: a vendor's faulty release answers 404 as well.
 #[derive(Debug, Error)]
 pub enum WebhookError {
-    #[error("answered {0}")]
-    Answered(StatusCode),
-    #[error("did not answer within {} s", .0.as_secs())]
+    #[error("the vendor answered {status}")]
+    Answered {
+        status: StatusCode,
+        /// How long the vendor asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    #[error("the vendor did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
-    #[error("leads to no public address")]
+    #[error("the vendor's name leads to no public address")]
     NotPublic,
-    #[error("could not be reached: {0}")]
+    #[error("the vendor could not be reached: {0}")]
     Unreachable(String),
+}
+
+impl WebhookError {
+    /// The same in the words of all senders. A vendor that may have taken it knows it again by its id, so nothing here
+    /// is ambiguous.
+    pub fn failure(&self) -> Failure {
+        let (class, retry_after) = match self {
+            Self::Answered {
+                status: StatusCode::GONE,
+                ..
+            } => (Class::Gone, None),
+            Self::Answered {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                retry_after,
+            } => (Class::RateLimited, *retry_after),
+            Self::Answered { retry_after, .. } => (Class::Transient, *retry_after),
+            Self::TimedOut(_) | Self::NotPublic | Self::Unreachable(_) => (Class::Transient, None),
+        };
+        Failure {
+            class,
+            retry_after,
+            answer: self.to_string(),
+            nothing_taken: false,
+        }
+    }
 }
 
 /// Delivers webhooks over pooled connections; clones share them.
@@ -98,7 +121,7 @@ impl WebhookClient {
         vendor: &Vendor,
         webhook: &Webhook,
         now: OffsetDateTime,
-    ) -> Result<Answer, WebhookError> {
+    ) -> Result<(), WebhookError> {
         let client = if vendor.allow_private {
             &self.private
         } else {
@@ -119,12 +142,19 @@ impl WebhookClient {
             .await
             .map_err(|error| self.failure(&error))?;
         let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry::retry_after(value, now.into()));
         drain(response).await;
-        match status {
-            status if status.is_success() => Ok(Answer::Accepted),
-            StatusCode::GONE => Ok(Answer::Gone),
-            status => Err(WebhookError::Answered(status)),
+        if status.is_success() {
+            return Ok(());
         }
+        Err(WebhookError::Answered {
+            status,
+            retry_after,
+        })
     }
 
     fn failure(&self, error: &reqwest::Error) -> WebhookError {
@@ -179,6 +209,7 @@ fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{channel::Channel, retry_policy::tests::policy};
 
     fn secret(text: &str) -> SecretSlice<u8> {
         STANDARD.decode(text).unwrap().into()
@@ -210,6 +241,8 @@ mod tests {
                 .unwrap(),
             secrets: vec![secret("C2FVsBQIhrscChlQIMV+b5sSYspob7oD")],
             allow_private: true,
+            is_parked: false,
+            channel: Channel::new("the vendor bakery", &policy(), None),
         };
         let webhook = Webhook {
             id: "msg_1".to_owned(),
@@ -221,6 +254,24 @@ mod tests {
             .await
             .unwrap_err();
         assert!(matches!(error, WebhookError::TimedOut(_)), "{error}");
+    }
+
+    #[test]
+    fn only_a_rate_limit_and_gone_are_more_than_a_failure() {
+        let class = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            WebhookError::Answered {
+                status,
+                retry_after: None,
+            }
+            .failure()
+            .class
+        };
+        for status in [301, 400, 401, 403, 404, 422, 500, 502, 503] {
+            assert_eq!(class(status), Class::Transient, "{status}");
+        }
+        assert_eq!(class(429), Class::RateLimited);
+        assert_eq!(class(410), Class::Gone);
     }
 
     #[test]

@@ -112,6 +112,10 @@ fn install_email(settings: &mut Settings, ports: Ports) -> String {
     if settings.get("EMAIL_FROM").is_none_or(str::is_empty) {
         settings.set("EMAIL_FROM", "orders@orderup.example");
     }
+    // The stand-in takes whatever comes; ACS itself begins with a hundred emails an hour.
+    if settings.get("EMAIL_RATE_LIMIT").is_none_or(str::is_empty) {
+        settings.set("EMAIL_RATE_LIMIT", "none");
+    }
     format!(
         "Emails:   go to the stand-in; see http://localhost:{}/_dev/emails",
         ports.functions

@@ -70,7 +70,7 @@ fn assert_signed(request: &Received) {
 #[tokio::test]
 async fn an_email_is_sent_as_the_sdk_sends_it() {
     let acs = ScriptedServer::start([taken()]).await;
-    client(&acs.url()).send(&ada_email()).await.unwrap();
+    client(&acs.url()).send(&ada_email(), false).await.unwrap();
 
     let request = acs.next().await;
     Golden::parse(include_str!(
@@ -84,7 +84,7 @@ async fn an_email_is_sent_as_the_sdk_sends_it() {
 #[tokio::test]
 async fn a_refused_signature_is_made_anew_once() {
     let acs = ScriptedServer::start([denied(), taken()]).await;
-    client(&acs.url()).send(&ada_email()).await.unwrap();
+    client(&acs.url()).send(&ada_email(), false).await.unwrap();
 
     let (first, second) = (acs.next().await, acs.next().await);
     assert_signed(&first);
@@ -103,7 +103,10 @@ async fn a_refused_signature_is_made_anew_once() {
 #[tokio::test]
 async fn a_second_401_is_about_our_key() {
     let acs = ScriptedServer::start([denied(), denied(), taken()]).await;
-    let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
+    let error = client(&acs.url())
+        .send(&ada_email(), false)
+        .await
+        .unwrap_err();
     assert_eq!(class(&error), "unauthorized");
     assert!(error.to_string().ends_with("401 Denied"), "{error}");
     acs.next().await;
@@ -138,18 +141,18 @@ async fn each_answer_has_its_class_and_keeps_only_its_code() {
         (Reply::text(409, ""), "busy", "409"),
         (
             Reply::with_header(429, "retry-after", "42"),
-            "busy",
+            "rate-limited",
             "429, and asks to be left alone for 42 s",
         ),
         (
             Reply::text(500, r#"{"error":{"code":"ada@example.net"}}"#),
             "busy",
-            "500",
+            "it has not taken it: the status was 500",
         ),
         (
             Reply::text(200, "<html>Hello Ada</html>"),
-            "unanswered",
-            "200",
+            "busy",
+            "it has not taken it: the status was 200",
         ),
         (
             Reply::with_header(302, "location", "https://example.net/ada"),
@@ -159,19 +162,18 @@ async fn each_answer_has_its_class_and_keeps_only_its_code() {
     ] {
         // A question whether ACS has the email all the same is answered with no.
         let acs = ScriptedServer::start([reply, Reply::status(404)]).await;
-        let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
+        let error = client(&acs.url())
+            .send(&ada_email(), false)
+            .await
+            .unwrap_err();
         assert_eq!(class(&error), expected, "{error}");
         assert!(error.to_string().ends_with(text), "{error}");
-        if let EmailError::Busy {
-            retry_after,
-            answer,
-            ..
-        } = error
-        {
-            assert_eq!(
-                retry_after,
-                (answer == "429").then_some(Duration::from_secs(42))
-            );
+        match error {
+            EmailError::RateLimited { retry_after, .. } => {
+                assert_eq!(retry_after, Some(Duration::from_secs(42)));
+            }
+            EmailError::Busy { retry_after, .. } => assert_eq!(retry_after, None),
+            _ => {}
         }
     }
 }
@@ -181,7 +183,7 @@ async fn a_repetition_that_acs_refuses_is_no_failure_if_it_has_the_email() {
     for refusal in [400, 409] {
         let operation = Reply::text(200, r#"{"id":"x","status":"Running"}"#);
         let acs = ScriptedServer::start([Reply::status(refusal), operation]).await;
-        client(&acs.url()).send(&ada_email()).await.unwrap();
+        client(&acs.url()).send(&ada_email(), false).await.unwrap();
         let sent = acs.next().await;
         let asked = acs.next().await;
         assert_eq!(asked.method, "GET");
@@ -199,8 +201,58 @@ async fn a_repetition_that_acs_refuses_is_no_failure_if_it_has_the_email() {
 async fn an_email_is_not_given_up_while_acs_cannot_be_asked() {
     for unclear in [Reply::status(503), Reply::status(429)] {
         let acs = ScriptedServer::start([Reply::status(400), unclear]).await;
-        let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
-        assert_eq!(class(&error), "busy", "{error}");
+        let error = client(&acs.url())
+            .send(&ada_email(), false)
+            .await
+            .unwrap_err();
+        assert_eq!(class(&error), "unanswered", "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_email_that_may_be_there_is_asked_for_before_it_is_sent() {
+    let operation =
+        |status: &str| Reply::text(200, &format!(r#"{{"id":"x","status":"{status}"}}"#));
+    for status in ["NotStarted", "Running", "Succeeded"] {
+        let acs = ScriptedServer::start([operation(status)]).await;
+        client(&acs.url()).send(&ada_email(), true).await.unwrap();
+        assert_eq!(acs.next().await.method, "GET");
+        assert!(acs.rest().is_empty());
+    }
+    let acs = ScriptedServer::start([Reply::status(404), taken()]).await;
+    client(&acs.url()).send(&ada_email(), true).await.unwrap();
+    assert_eq!(acs.next().await.method, "GET");
+    assert_eq!(acs.next().await.method, "POST");
+
+    let acs = ScriptedServer::start([operation("Failed")]).await;
+    let error = client(&acs.url())
+        .send(&ada_email(), true)
+        .await
+        .unwrap_err();
+    assert_eq!(class(&error), "refused", "{error}");
+
+    for unclear in [500, 429, 401] {
+        let acs = ScriptedServer::start([Reply::status(unclear)]).await;
+        let error = client(&acs.url())
+            .send(&ada_email(), true)
+            .await
+            .unwrap_err();
+        assert_eq!(class(&error), "unanswered", "{error}");
+        acs.next().await;
+        assert!(
+            acs.rest().is_empty(),
+            "it is not sent as long as nobody knows"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_asked_for() {
+    let operation = Reply::text(200, r#"{"id":"x","status":"Succeeded"}"#);
+    for lost in [Reply::status(500), Reply::status(502), Reply::status(504)] {
+        let acs = ScriptedServer::start([lost, operation.clone()]).await;
+        client(&acs.url()).send(&ada_email(), false).await.unwrap();
+        assert_eq!(acs.rest().len(), 2);
     }
 }
 
@@ -209,7 +261,10 @@ async fn an_answer_is_read_up_to_a_cap() {
     let long = "x".repeat(100_000);
     let body = format!(r#"{{"error":{{"message":"{long}","code":"BeyondTheCap"}}}}"#);
     let acs = ScriptedServer::start([Reply::text(400, &body), Reply::status(404)]).await;
-    let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
+    let error = client(&acs.url())
+        .send(&ada_email(), false)
+        .await
+        .unwrap_err();
     assert!(error.to_string().ends_with("400"), "{error}");
 }
 
@@ -217,19 +272,18 @@ async fn an_answer_is_read_up_to_a_cap() {
 async fn nobody_listening_means_that_nothing_was_sent() {
     let port = free_port().await;
     let client = client(&format!("http://127.0.0.1:{port}"));
-    let error = client.send(&ada_email()).await.unwrap_err();
+    let error = client.send(&ada_email(), false).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
-    assert!(error.is_transient());
 }
 
 #[tokio::test]
 async fn silence_means_that_it_may_have_been_sent() {
-    let acs = ScriptedServer::start([Reply::Hang]).await;
+    let acs = ScriptedServer::start([Reply::Hang, Reply::Hang]).await;
     let string = format!("endpoint={};accesskey={KEY}", acs.url());
     let client = impatient_sender(settings(&string));
-    let error = client.send(&ada_email()).await.unwrap_err();
+    let error = client.send(&ada_email(), false).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
-    assert!(error.is_transient());
+    assert_eq!(acs.rest().len(), 2, "it was asked");
 }
 
 const TOKEN_TEST: &str =
@@ -253,7 +307,7 @@ async fn a_token_is_sent_as_the_sdk_sends_it_and_is_replaced_when_it_is_rejected
         let settings = Settings::from_env();
         let http = http_client::outgoing(&settings).unwrap();
         let client = EmailSender::from_settings(&settings, &http).unwrap();
-        client.send(&ada_email()).await.unwrap();
+        client.send(&ada_email(), false).await.unwrap();
         assert!(!format!("{client:?}").contains("jwt"));
         return;
     }

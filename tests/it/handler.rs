@@ -39,6 +39,11 @@ pub struct Handler {
 impl Handler {
     /// Starts it and waits until it answers the host's question whether it is ready.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further settings.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let bus = ScriptedServer::start([Reply::status(201)]).await;
         let provider = ScriptedServer::start([Reply::status(202)]).await;
         let bakery = ScriptedServer::start([Reply::status(200)]).await;
@@ -64,6 +69,7 @@ impl Handler {
                 ),
             )
             .env("VENDORS_FILE", vendors_file)
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -114,10 +120,26 @@ impl Handler {
 
     /// Delivers a message as the host does for `"dataType": "binary"`.
     pub async fn trigger(&self, function: &str, body: &[u8]) -> Response {
-        let envelope = json!({
-            "Data": { "message": STANDARD.encode(body) },
-            "Metadata": { "MessageId": "\"m-1\"", "DeliveryCount": "1", "sys": { "MethodName": function } }
-        });
+        let metadata = json!({ "MessageId": "\"m-1\"", "DeliveryCount": "1", "sys": { "MethodName": function } });
+        self.trigger_with(function, body, &metadata).await
+    }
+
+    /// The same for a message with these application properties.
+    pub async fn trigger_copy(
+        &self,
+        function: &str,
+        event: &Value,
+        properties: &Value,
+    ) -> Response {
+        let metadata = json!({ "MessageId": "\"m-1\"", "DeliveryCount": "1", "ApplicationProperties": properties });
+        self.trigger_with(function, event.to_string().as_bytes(), &metadata)
+            .await
+    }
+
+    /// The same with that metadata.
+    pub async fn trigger_with(&self, function: &str, body: &[u8], metadata: &Value) -> Response {
+        let envelope =
+            json!({ "Data": { "message": STANDARD.encode(body) }, "Metadata": metadata });
         self.http
             .post(self.url(&format!("/{function}")))
             .header(

@@ -13,6 +13,7 @@ mod http_client;
 mod identity;
 mod kills;
 mod orders_topic;
+mod outages;
 mod process;
 mod provider;
 mod resend;

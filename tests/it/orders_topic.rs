@@ -105,7 +105,7 @@ async fn a_message_is_this_request() {
         [
             "accept: */*".to_owned(),
             r#"audience: "vendors""#.to_owned(),
-            r#"brokerproperties: {"CorrelationId":"o-1","Label":"cr\u00e9\u00e9","MessageId":"o-1:placed:vendors:1","ScheduledEnqueueTimeUtc":"Thu, 24 Dec 2026 17:00:05 GMT"}"#.to_owned(),
+            r#"brokerproperties: {"CorrelationId":"o-1","Label":"cr\u00e9\u00e9","MessageId":"o-1:placed:vendors:1","ScheduledEnqueueTimeUtc":"Thu, 24 Dec 2026 17:00:06 GMT"}"#.to_owned(),
             format!("content-length: {}", message.body.len()),
             "content-type: application/cloudevents+json".to_owned(),
             "generation: 1".to_owned(),

@@ -63,6 +63,7 @@ pub(crate) fn class(error: &EmailError) -> &'static str {
         EmailError::Unreachable { .. } => "unreachable",
         EmailError::Unanswered { .. } => "unanswered",
         EmailError::Busy { .. } => "busy",
+        EmailError::RateLimited { .. } => "rate-limited",
         EmailError::Unauthorized { .. } => "unauthorized",
         EmailError::Refused { .. } => "refused",
     }

@@ -25,7 +25,10 @@ fn client(url: &str) -> EmailSender {
 #[tokio::test]
 async fn an_email_is_sent_as_the_sdk_sends_it() {
     let resend = ScriptedServer::start([Reply::text(200, r#"{"id":"1"}"#)]).await;
-    client(&resend.url()).send(&ada_email()).await.unwrap();
+    client(&resend.url())
+        .send(&ada_email(), false)
+        .await
+        .unwrap();
 
     let request = resend.next().await;
     Golden::parse(include_str!("../golden/resend-emails.js-sdk-6.38.0.http"))
@@ -43,7 +46,7 @@ async fn a_name_with_a_comma_is_quoted() {
     let url = resend.url();
     let mut settings = settings(&url);
     settings[1].1 = r#""Contoso, Orders" <orders@contoso.example>"#;
-    sender(settings).send(&ada_email()).await.unwrap();
+    sender(settings).send(&ada_email(), false).await.unwrap();
     let body: serde_json::Value = serde_json::from_str(&resend.next().await.body).unwrap();
     assert_eq!(
         body["from"],
@@ -93,19 +96,28 @@ async fn each_answer_has_its_class_and_keeps_only_its_name() {
         (
             429,
             r#"{"name":"daily_quota_exceeded"}"#,
-            "busy",
-            "429 daily_quota_exceeded",
+            "rate-limited",
+            "429 daily_quota_exceeded, and asks to be left alone for 3600 s",
         ),
         (
             500,
             r#"{"name":"application_error"}"#,
-            "busy",
+            "unanswered",
             "500 application_error",
         ),
-        (502, "<html>", "busy", "502"),
+        (
+            503,
+            r#"{"name":"service_unavailable"}"#,
+            "busy",
+            "503 service_unavailable",
+        ),
+        (502, "<html>", "unanswered", "502"),
     ] {
         let resend = ScriptedServer::start([Reply::text(status, body)]).await;
-        let error = client(&resend.url()).send(&ada_email()).await.unwrap_err();
+        let error = client(&resend.url())
+            .send(&ada_email(), false)
+            .await
+            .unwrap_err();
         assert_eq!(class(&error), expected, "{error}");
         assert!(error.to_string().ends_with(text), "{error}");
     }
@@ -114,11 +126,24 @@ async fn each_answer_has_its_class_and_keeps_only_its_name() {
 #[tokio::test]
 async fn an_outage_is_told_from_a_lost_answer() {
     let url = format!("http://127.0.0.1:{}", free_port().await);
-    let error = client(&url).send(&ada_email()).await.unwrap_err();
+    let error = client(&url).send(&ada_email(), false).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
 
     let resend = ScriptedServer::start([Reply::Hang]).await;
     let client = impatient_sender(settings(&resend.url()));
-    let error = client.send(&ada_email()).await.unwrap_err();
+    let error = client.send(&ada_email(), false).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
+}
+
+#[tokio::test]
+async fn a_rate_limit_says_in_how_many_seconds_it_ends() {
+    for (header, value) in [("ratelimit-reset", "7"), ("retry-after", "7")] {
+        let resend = ScriptedServer::start([Reply::with_header(429, header, value)]).await;
+        let error = client(&resend.url())
+            .send(&ada_email(), false)
+            .await
+            .unwrap_err();
+        assert_eq!(class(&error), "rate-limited");
+        assert!(error.to_string().ends_with("for 7 s"), "{error}");
+    }
 }

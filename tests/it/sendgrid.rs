@@ -26,7 +26,10 @@ fn client(url: &str) -> EmailSender {
 #[tokio::test]
 async fn an_email_is_sent_as_the_sdk_sends_it() {
     let sendgrid = ScriptedServer::start([Reply::text(202, "")]).await;
-    client(&sendgrid.url()).send(&ada_email()).await.unwrap();
+    client(&sendgrid.url())
+        .send(&ada_email(), false)
+        .await
+        .unwrap();
 
     let mut golden = Golden::parse(include_str!(
         "../golden/sendgrid-mail-send.personalization-custom-args.js-sdk-8.1.6.http"
@@ -62,16 +65,16 @@ async fn each_answer_has_its_class_and_keeps_only_the_field() {
         (
             429,
             r#"{"errors":[{"field":null,"message":"too many requests"}]}"#,
-            "busy",
+            "rate-limited",
             "429",
         ),
-        (500, "", "busy", "500"),
+        (500, "", "unanswered", "500"),
         (503, "", "busy", "503"),
         (204, "", "unanswered", "204"),
     ] {
         let sendgrid = ScriptedServer::start([Reply::text(status, body)]).await;
         let error = client(&sendgrid.url())
-            .send(&ada_email())
+            .send(&ada_email(), false)
             .await
             .unwrap_err();
         assert_eq!(class(&error), expected, "{error}");
@@ -82,13 +85,32 @@ async fn each_answer_has_its_class_and_keeps_only_the_field() {
 #[tokio::test]
 async fn an_outage_is_told_from_a_lost_answer() {
     let url = format!("http://127.0.0.1:{}", free_port().await);
-    let error = client(&url).send(&ada_email()).await.unwrap_err();
+    let error = client(&url).send(&ada_email(), false).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
 
     let sendgrid = ScriptedServer::start([Reply::Hang]).await;
     let client = impatient_sender(settings(&sendgrid.url()));
-    let error = client.send(&ada_email()).await.unwrap_err();
+    let error = client.send(&ada_email(), false).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
     sendgrid.next().await;
     assert!(sendgrid.rest().is_empty());
+}
+
+#[tokio::test]
+async fn a_rate_limit_says_at_which_second_it_ends() {
+    let reply = Reply::Answer {
+        status: 429,
+        headers: vec![
+            ("date", "Sun, 22 Nov 2026 19:43:43 GMT".to_owned()),
+            ("x-ratelimit-reset", "1795376653".to_owned()),
+        ],
+        body: String::new(),
+    };
+    let sendgrid = ScriptedServer::start([reply]).await;
+    let error = client(&sendgrid.url())
+        .send(&ada_email(), false)
+        .await
+        .unwrap_err();
+    assert_eq!(class(&error), "rate-limited");
+    assert!(error.to_string().ends_with("for 30 s"), "{error}");
 }

@@ -1,0 +1,273 @@
+//! Leaves a provider or a vendor alone while it is down.
+//!
+//! In the memory of one instance, one for the email provider and one for each vendor. Closed, it lets every call
+//! through. After a few failures in a row, or at once when the other side asks for time or refuses us, it opens: nothing
+//! is called until a pause is over, and then one call, the probe, decides. A pause that did not help is followed by a
+//! longer one, along `RETRY_SCHEDULE`. Pure: the time is an argument.
+
+use std::time::{Duration, Instant};
+
+use crate::retry_policy::RetryPolicy;
+
+/// As many failures in a row are an outage. Fewer happen to a provider that is well.
+const FAILURES: u32 = 5;
+
+/// No pause is longer, however long the outage: it is what a recovery may go unnoticed, and trying once in
+/// ten minutes costs nobody anything. A pause that the other side asks for may be longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// A probe that has not answered after this time never will: its process or its call is gone. Longer than any call.
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    pauses: Vec<Duration>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant, pause: Pause },
+    Probing { since: Instant, pause: Pause },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pause {
+    /// Which of the pauses comes next if this one does not help.
+    next: usize,
+    length: Duration,
+}
+
+/// Nothing may be called for `wait`; those who wait should come back spread over the time `spread` after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    pub wait: Duration,
+    pub spread: Duration,
+}
+
+/// What a call told about the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// It works, whatever it thinks of this message.
+    Alive,
+    /// It is down, or seems to be.
+    Failing { retry_after: Option<Duration> },
+    /// It asks for time, and works.
+    Throttling { retry_after: Option<Duration> },
+    /// It takes nothing from us until a person mends it.
+    Refusing,
+}
+
+/// What a call changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Opened { pause: Duration },
+    Closed,
+}
+
+impl Breaker {
+    pub fn new(policy: &RetryPolicy) -> Self {
+        let mut pauses = Vec::new();
+        for failures in 0.. {
+            let pause = policy.step(failures).min(LONGEST_PAUSE);
+            if pauses.last() == Some(&pause) {
+                break;
+            }
+            pauses.push(pause);
+        }
+        Self {
+            pauses,
+            state: State::Closed { failures: 0 },
+        }
+    }
+
+    /// Whether a call may be made now; if so, its result has to be recorded.
+    pub fn admit(&mut self, now: Instant) -> Result<(), Hold> {
+        let (wait, pause) = match self.state {
+            State::Closed { .. } => return Ok(()),
+            State::Open { until, pause } => (until.saturating_duration_since(now), pause),
+            State::Probing { since, pause } if now < since + PROBE_PATIENCE => {
+                // Its answer is not known yet; those who wait for it need not wait for the next pause.
+                return Err(Hold {
+                    wait: Duration::ZERO,
+                    spread: pause.length,
+                });
+            }
+            State::Probing { pause, .. } => (Duration::ZERO, pause),
+        };
+        if wait.is_zero() {
+            self.state = State::Probing { since: now, pause };
+            return Ok(());
+        }
+        Err(Hold {
+            wait,
+            spread: pause.length,
+        })
+    }
+
+    /// Takes back an admission whose call was not made.
+    pub fn not_called(&mut self, now: Instant) {
+        if let State::Probing { pause, .. } = self.state {
+            self.state = State::Open { until: now, pause };
+        }
+    }
+
+    /// What an admitted call came to. Calls that were in flight when it opened change nothing.
+    pub fn record(&mut self, now: Instant, signal: Signal) -> Option<Change> {
+        let (failures, next) = match self.state {
+            State::Closed { failures } => (failures, 0),
+            State::Probing { pause, .. } => (FAILURES, pause.next),
+            State::Open { .. } => return None,
+        };
+        let length = match signal {
+            Signal::Alive => {
+                let was = std::mem::replace(&mut self.state, State::Closed { failures: 0 });
+                return matches!(was, State::Probing { .. }).then_some(Change::Closed);
+            }
+            Signal::Failing { .. } if failures + 1 < FAILURES => {
+                self.state = State::Closed {
+                    failures: failures + 1,
+                };
+                return None;
+            }
+            Signal::Failing { retry_after } => {
+                self.pause(next).max(retry_after.unwrap_or_default())
+            }
+            Signal::Throttling { retry_after } => retry_after.unwrap_or(self.pause(next)),
+            Signal::Refusing => self.pause(next),
+        };
+        let was_probing = matches!(self.state, State::Probing { .. });
+        // A provider that only asks for time is not getting worse.
+        let next = next + usize::from(!matches!(signal, Signal::Throttling { .. }));
+        self.state = State::Open {
+            until: now + length,
+            pause: Pause { next, length },
+        };
+        // A probe that failed opens nothing that was not open.
+        (!was_probing).then_some(Change::Opened { pause: length })
+    }
+
+    fn pause(&self, index: usize) -> Duration {
+        self.pauses[index.min(self.pauses.len() - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::retry_policy::tests::policy;
+
+    const DOWN: Signal = Signal::Failing { retry_after: None };
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A breaker that opened at this time, for 30 seconds.
+    fn opened() -> (Breaker, Instant) {
+        let mut breaker = Breaker::new(&policy());
+        let now = Instant::now();
+        for _ in 1..FAILURES {
+            assert_eq!(breaker.record(now, DOWN), None);
+        }
+        let pause = seconds(30);
+        assert_eq!(breaker.record(now, DOWN), Some(Change::Opened { pause }));
+        (breaker, now)
+    }
+
+    #[test]
+    fn only_failures_in_a_row_open_it() {
+        let mut breaker = Breaker::new(&policy());
+        let now = Instant::now();
+        for _ in 0..10 {
+            for _ in 1..FAILURES {
+                assert_eq!(breaker.admit(now), Ok(()));
+                assert_eq!(breaker.record(now, DOWN), None);
+            }
+            assert_eq!(breaker.record(now, Signal::Alive), None);
+        }
+        assert_eq!(breaker.admit(now), Ok(()));
+    }
+
+    #[test]
+    fn while_it_is_open_nothing_is_called_and_then_one_probe() {
+        let (mut breaker, now) = opened();
+        let hold = Hold {
+            wait: seconds(20),
+            spread: seconds(30),
+        };
+        assert_eq!(breaker.admit(now + seconds(10)), Err(hold));
+        // What was in flight comes back.
+        assert_eq!(breaker.record(now + seconds(11), DOWN), None);
+        assert_eq!(breaker.record(now + seconds(11), Signal::Alive), None);
+        assert!(breaker.admit(now + seconds(12)).is_err());
+
+        let later = now + seconds(30);
+        assert_eq!(breaker.admit(later), Ok(()));
+        assert!(breaker.admit(later).is_err(), "one probe at a time");
+        assert_eq!(breaker.record(later, Signal::Alive), Some(Change::Closed));
+        assert_eq!(breaker.admit(later), Ok(()));
+        assert_eq!(breaker.admit(later), Ok(()));
+    }
+
+    #[test]
+    fn a_probe_that_fails_makes_the_next_pause_longer_up_to_ten_minutes() {
+        let (mut breaker, mut now) = opened();
+        now += seconds(30);
+        for pause in [60, 120, 300, 600, 600, 600] {
+            assert_eq!(breaker.admit(now), Ok(()));
+            assert_eq!(breaker.record(now, DOWN), None, "it was open before");
+            let hold = breaker.admit(now).unwrap_err();
+            assert_eq!(hold.wait, seconds(pause));
+            now += hold.wait;
+        }
+        // An hour that the other side asks for is more than the ten minutes.
+        assert_eq!(breaker.admit(now), Ok(()));
+        let retry_after = Some(seconds(3600));
+        breaker.record(now, Signal::Failing { retry_after });
+        assert_eq!(breaker.admit(now).unwrap_err().wait, seconds(3600));
+    }
+
+    #[test]
+    fn a_probe_that_never_answers_is_followed_by_another() {
+        let (mut breaker, now) = opened();
+        let probed = now + seconds(30);
+        assert_eq!(breaker.admit(probed), Ok(()));
+        assert!(breaker.admit(probed + seconds(59)).is_err());
+        assert_eq!(breaker.admit(probed + seconds(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_probe_that_was_not_sent_leaves_the_turn_to_another() {
+        let (mut breaker, now) = opened();
+        let probed = now + seconds(30);
+        assert_eq!(breaker.admit(probed), Ok(()));
+        breaker.not_called(probed);
+        assert_eq!(breaker.admit(probed), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_limit_or_a_refusal_of_us_opens_it_at_once() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(&policy());
+        let retry_after = Some(seconds(7));
+        let pause = seconds(7);
+        assert_eq!(
+            breaker.record(now, Signal::Throttling { retry_after }),
+            Some(Change::Opened { pause })
+        );
+        assert_eq!(breaker.admit(now).unwrap_err().wait, pause);
+        // Asked again, it does not become longer by itself.
+        assert_eq!(breaker.admit(now + pause), Ok(()));
+        breaker.record(now + pause, Signal::Throttling { retry_after: None });
+        assert_eq!(breaker.admit(now + pause).unwrap_err().wait, seconds(30));
+
+        let mut breaker = Breaker::new(&policy());
+        let pause = seconds(30);
+        assert_eq!(
+            breaker.record(now, Signal::Refusing),
+            Some(Change::Opened { pause })
+        );
+    }
+}
