@@ -5,7 +5,9 @@
 //! is called until a pause is over, and then one call, the probe, decides. A pause that did not help is followed by a
 //! longer one, along `RETRY_SCHEDULE`. Pure: the time is an argument.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::retry_policy::RetryPolicy;
 

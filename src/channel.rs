@@ -8,9 +8,10 @@ use std::{
     fmt,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -18,7 +19,6 @@ use crate::{
     failure::{Class, Failure},
     outcome::Attempt,
     rate_limit::RateLimit,
-    retry,
     retry_policy::RetryPolicy,
 };
 
@@ -113,10 +113,10 @@ impl Channel {
     }
 
     /// Makes the call, if it may be made, and once or twice more after a clear no. `has_waited` says that the
-    /// message was held before.
+    /// message was held before; `random`, from 0 to 1, is for the pauses.
     ///
     /// Killed while it pauses, the process leaves the message as the last call left it.
-    pub async fn attempt<F, Fut>(&self, has_waited: bool, call: F) -> Attempt
+    pub async fn attempt<F, Fut>(&self, has_waited: bool, random: f64, call: F) -> Attempt
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<(), Failure>>,
@@ -143,7 +143,7 @@ impl Channel {
                 return Attempt::Told;
             };
             tries += 1;
-            let Some(pause) = failure.quick_retry(tries, started.elapsed(), retry::chance()) else {
+            let Some(pause) = failure.quick_retry(tries, started.elapsed(), random) else {
                 return Attempt::Failed(failure);
             };
             failed = Some(failure);

@@ -10,12 +10,7 @@
 //! A process that is killed before the answer leaves the message to be delivered again: attempts are repeated under the
 //! same key, and copies are sent again with the same id, which the topic drops.
 
-use std::{
-    future::Future,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -24,6 +19,7 @@ use axum::{
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span, warn};
 
 use crate::{
@@ -157,7 +153,7 @@ impl Deliverer {
                     }
                 },
                 Err(why) => {
-                    let duration_ms = millis(started);
+                    let duration_ms = millis(started.into_std());
                     info!(
                         outcome = "condemned",
                         duration_ms, "{function} fails the message: {why}"
@@ -166,7 +162,7 @@ impl Deliverer {
                 }
             };
             let published = self.publish_all(copies, started).await;
-            let duration_ms = millis(started);
+            let duration_ms = millis(started.into_std());
             match published {
                 Ok(()) => {
                     summary.log(function, duration_ms);
@@ -267,44 +263,56 @@ impl Deliverer {
         started: Instant,
     ) -> Result<(), PublishError> {
         stream::iter(copies)
-            .map(|copy| self.publish(copy, started))
+            .map(async |copy| {
+                publish_patiently(started, self.publish_until, retry::chance(), || {
+                    self.topic.publish(&copy)
+                })
+                .await
+            })
             .buffer_unordered(COPIES_AT_ONCE)
             .try_collect()
             .await
     }
+}
 
-    /// Tries for minutes: as long as the copy is not on the bus, the original must not be completed.
-    async fn publish(&self, copy: Outgoing, started: Instant) -> Result<(), PublishError> {
-        let mut retries = 0;
-        loop {
-            let error = match self.topic.publish(&copy).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            match error {
-                // No later attempt is another.
-                PublishError::Unsendable(_) | PublishError::TooLarge { .. } => return Err(error),
-                // A right that is missing is one that somebody may give back in a minute.
-                PublishError::Rejected { .. }
-                | PublishError::Busy { .. }
-                | PublishError::Unreachable { .. }
-                | PublishError::Unanswered { .. }
-                | PublishError::NoToken(_) => {}
-            }
-            let pause = retry::backoff(
-                Duration::from_secs(1),
-                LONGEST_PAUSE,
-                retries,
-                retry::chance(),
-            )
-            .max(error.retry_after().unwrap_or_default());
-            if started.elapsed() + pause + ONE_PUBLISH > self.publish_until {
-                return Err(error);
-            }
-            warn!(retry = retries, %error, "the bus does not take the copy of the message; its lock is held meanwhile");
-            retries += 1;
-            tokio::time::sleep(pause).await;
+/// Tries for minutes: as long as the copy is not on the bus, the original must not be completed. No attempt begins that
+/// could outlast `until` after `started`; `random`, from 0 to 1, is for the pauses.
+///
+/// # Errors
+/// The last one, or the first that no later attempt can mend.
+pub async fn publish_patiently<F, Fut>(
+    started: Instant,
+    until: Duration,
+    random: f64,
+    publish: F,
+) -> Result<(), PublishError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), PublishError>>,
+{
+    let mut retries = 0;
+    loop {
+        let error = match publish().await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match error {
+            PublishError::Unsendable(_) | PublishError::TooLarge { .. } => return Err(error),
+            // A right that is missing is one that somebody may give back in a minute.
+            PublishError::Rejected { .. }
+            | PublishError::Busy { .. }
+            | PublishError::Unreachable { .. }
+            | PublishError::Unanswered { .. }
+            | PublishError::NoToken(_) => {}
         }
+        let pause = retry::backoff(Duration::from_secs(1), LONGEST_PAUSE, retries, random)
+            .max(error.retry_after().unwrap_or_default());
+        if started.elapsed() + pause + ONE_PUBLISH > until {
+            return Err(error);
+        }
+        warn!(retry = retries, %error, "the bus does not take the copy of a message, whose lock is held meanwhile");
+        retries += 1;
+        tokio::time::sleep(pause).await;
     }
 }
 

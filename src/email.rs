@@ -199,21 +199,24 @@ impl EmailSender {
         }
     }
 
-    /// The same, with what went wrong in the words of all senders.
-    pub async fn attempt(&self, email: &Email, may_be_there: bool) -> Result<(), Failure> {
-        let sent = self.send(email, may_be_there).await;
+    /// The same, with what went wrong in the words of all senders. `otherwise` is the email as it may have been written at
+    /// an earlier attempt: a provider that knows that one under the key takes no other, and answers for it as it did then.
+    pub async fn attempt(
+        &self,
+        email: &Email,
+        otherwise: &Email,
+        may_be_there: bool,
+    ) -> Result<(), Failure> {
+        let mut sent = self.send(email, may_be_there).await;
+        if let Err(EmailError::KnownOtherwise { .. }) = sent {
+            sent = self.send(otherwise, may_be_there).await;
+        }
         sent.map_err(|error| Failure {
             class: error.class(),
             retry_after: error.retry_after(),
             answer: error.to_string(),
             nothing_taken: matches!(self, Self::Acs(_)) && error.class() != Class::Ambiguous,
         })
-    }
-
-    /// Whether the provider refuses another body under a key that it knows. What differs between attempts, as that it is
-    /// late, must then stay as it was at the first attempt that may have been taken.
-    pub fn keeps_bodies(&self) -> bool {
-        matches!(self, Self::Resend(_))
     }
 
     /// The limit on which the provider's documentation lets a new account begin: 30 emails a minute and 100 an hour at
@@ -266,6 +269,12 @@ pub enum EmailError {
         provider: &'static str,
         answer: String,
     },
+    /// The provider knows another email under this one's key.
+    #[error("{provider} knows another email under the same key: {answer}")]
+    KnownOtherwise {
+        provider: &'static str,
+        answer: String,
+    },
     /// The provider refuses this email and will always do so.
     #[error("{provider} refused the email: {answer}")]
     Refused {
@@ -288,7 +297,7 @@ impl EmailError {
             Self::Unanswered { .. } => Class::Ambiguous,
             Self::RateLimited { .. } => Class::RateLimited,
             Self::Unauthorized { .. } => Class::ChannelBroken,
-            Self::Refused { .. } => Class::Refused,
+            Self::KnownOtherwise { .. } | Self::Refused { .. } => Class::Refused,
         }
     }
 
@@ -298,6 +307,7 @@ impl EmailError {
             Self::Unreachable { .. }
             | Self::Unanswered { .. }
             | Self::Unauthorized { .. }
+            | Self::KnownOtherwise { .. }
             | Self::Refused { .. } => None,
         }
     }

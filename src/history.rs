@@ -48,7 +48,7 @@ pub struct History {
     pub first_seen: OffsetDateTime,
     /// When this copy came to its queue or subscription: the same at each of its deliveries.
     pub enqueued: OffsetDateTime,
-    /// When the copy was enqueued that was the first to be tried without our knowing whether it reached the recipient.
+    /// Since when an attempt may have reached the recipient without our knowing.
     pub unconfirmed_since: Option<OffsetDateTime>,
     /// An operator has re-sent it.
     pub is_replay: bool,

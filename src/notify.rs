@@ -12,12 +12,13 @@ use tracing::info;
 use crate::{
     App,
     delivery::{Delivery, Told},
-    email::{Email, EmailSender},
+    email::Email,
     event::{Event, EventKind},
     history::History,
     order_email,
     outcome::Attempt,
     redelivery::Audience,
+    retry,
 };
 
 /// An email that was held up for longer says so.
@@ -50,24 +51,21 @@ async fn tell(app: &App, delivery: &Delivery) -> Attempt {
         }
         EventKind::Placed => {}
     }
-    let email = email(&delivery.event, is_late(delivery, &app.emails));
+    let event = &delivery.event;
+    let is_late = is_late(delivery.history(), event.time);
+    let (now, otherwise) = (email(event, is_late), email(event, !is_late));
     app.email_channel
-        .attempt(delivery.has_waited(), || {
-            app.emails.attempt(&email, delivery.may_be_there())
+        .attempt(delivery.has_waited(), retry::chance(), || {
+            app.emails
+                .attempt(&now, &otherwise, delivery.may_be_there())
         })
         .await
 }
 
-fn is_late(delivery: &Delivery, emails: &EmailSender) -> bool {
-    told_at(delivery.history(), emails.keeps_bodies()) - delivery.event.time > LATE
-}
-
-/// The time as of which the email is written. All deliveries of a copy have the same, and so the same email.
-fn told_at(history: &History, keeps_bodies: bool) -> OffsetDateTime {
-    history
-        .unconfirmed_since
-        .filter(|_| keeps_bodies)
-        .unwrap_or(history.enqueued)
+/// Whether an email about an event of that time says that it is late. All deliveries of a copy say the same, so that
+/// what is sent again after a crash is the same to the byte.
+pub fn is_late(history: &History, event_time: OffsetDateTime) -> bool {
+    history.enqueued - event_time > LATE
 }
 
 fn email(event: &Event, is_late: bool) -> Email {
@@ -76,25 +74,5 @@ fn email(event: &Event, is_late: bool) -> Email {
         EventKind::Cancelled { reason } => {
             order_email::cancelled(&event.order, Some(reason), event.time, is_late)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn what_may_be_known_under_its_key_is_written_as_it_was() {
-        let now = datetime!(2026-11-25 12:00 UTC);
-        let since = datetime!(2026-11-25 08:00 UTC);
-        let history = History {
-            unconfirmed_since: Some(since),
-            ..History::new(now)
-        };
-        assert_eq!(told_at(&history, true), since);
-        assert_eq!(told_at(&history, false), now);
-        assert_eq!(told_at(&History::new(now), true), now);
     }
 }

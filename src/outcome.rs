@@ -167,7 +167,7 @@ fn failed(
         }
     };
     let unconfirmed_since = match failure.class {
-        Class::Ambiguous => history.unconfirmed_since.or(Some(history.enqueued)),
+        Class::Ambiguous => history.unconfirmed_since.or(Some(now)),
         _ if failure.nothing_taken => None,
         _ => history.unconfirmed_since,
     };

@@ -293,6 +293,7 @@ mod tests {
             EmailError::Busy { .. } => "busy",
             EmailError::RateLimited { .. } => "rate-limited",
             EmailError::Unauthorized { .. } => "unauthorized",
+            EmailError::KnownOtherwise { .. } => "known otherwise",
             EmailError::Refused { .. } => "refused",
         };
         for status in [302, 307, 408, 409, 425, 503] {

@@ -5,10 +5,9 @@
 //! drains at the provider's pace: it waits as a scheduled message on the bus, and not in a circle of
 //! refusals. Pure: the time is an argument.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     config::{ConfigError, Settings},

@@ -55,7 +55,7 @@ impl ResendClient {
         match (answer.status, error_name(&answer).as_deref()) {
             (200, _) => Ok(()),
             // The other names of 409 say that an attempt with this key is still being worked on.
-            (409, Some(name @ "invalid_idempotent_request")) => Err(EmailError::Refused {
+            (409, Some(name @ "invalid_idempotent_request")) => Err(EmailError::KnownOtherwise {
                 provider: PROVIDER,
                 answer: format!("409 {name}"),
             }),

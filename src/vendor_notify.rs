@@ -23,6 +23,7 @@ use crate::{
     order::{LineItem, Money},
     outcome::{Attempt, Dead, Reason},
     redelivery::Audience,
+    retry,
     webhook::Webhook,
 };
 
@@ -81,7 +82,7 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
     let webhook = &webhook(event, vendor_id, lines);
     vendor
         .channel
-        .attempt(delivery.has_waited(), async || {
+        .attempt(delivery.has_waited(), retry::chance(), async || {
             let started = Instant::now();
             let answer = app
                 .webhooks

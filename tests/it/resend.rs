@@ -72,7 +72,7 @@ async fn each_answer_has_its_class_and_keeps_only_its_name() {
         (
             409,
             r#"{"name":"invalid_idempotent_request","message":"ada@example.net"}"#,
-            "refused",
+            "known otherwise",
             "409 invalid_idempotent_request",
         ),
         (
@@ -146,4 +146,22 @@ async fn a_rate_limit_says_in_how_many_seconds_it_ends() {
         assert_eq!(class(&error), "rate-limited");
         assert!(error.to_string().ends_with("for 7 s"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_email_that_is_known_as_it_was_is_asked_for_as_it_was() {
+    let known = Reply::text(409, r#"{"name":"invalid_idempotent_request","message":""}"#);
+    let resend = ScriptedServer::start([known, Reply::text(200, r#"{"id":"x"}"#)]).await;
+    let mut late = ada_email();
+    late.text.push_str(" It is late.");
+    let told = client(&resend.url())
+        .attempt(&late, &ada_email(), false)
+        .await;
+    assert_eq!(told, Ok(()));
+    let (first, second) = (resend.next().await, resend.next().await);
+    assert_eq!(
+        first.header("idempotency-key"),
+        second.header("idempotency-key")
+    );
+    assert!(first.body.contains("It is late.") && !second.body.contains("It is late."));
 }
