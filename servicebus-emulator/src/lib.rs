@@ -13,6 +13,7 @@ mod custom_properties;
 mod entity;
 mod journal;
 mod message;
+mod namespace;
 mod owner;
 mod path;
 pub mod rest;
@@ -38,6 +39,7 @@ mod topology_tests;
 mod waiting;
 
 pub use message::{MAX_MESSAGE_SIZE, Message, MessageState, ReceiveMode, ReceivedMessage, Value};
+pub use namespace::Namespace;
 pub use path::{EntityPath, InvalidPath};
 pub use service::{DEFAULT_ENTITY_QUOTA, EntityCounts, Error, OpenError, ServiceBus};
 pub use topology::{Topology, TopologyError};
