@@ -6,7 +6,8 @@
 //! - the functions, one file each: [`checkout`], [`cancel`], [`notify`], [`vendor_notify`];
 //! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers, with [`outcome`]);
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
-//! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`].
+//! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`];
+//! - for operators, in another process of the same binary: [`command_line`], [`dead_letters`].
 
 use axum::{
     Router,
@@ -21,9 +22,15 @@ pub mod announce;
 pub mod cancel;
 pub mod card_number;
 pub mod checkout;
+pub mod command_line;
 pub mod config;
 pub mod connection;
 pub mod data_plane;
+pub mod dead_letter;
+pub mod dead_letter_queue;
+pub mod dead_letter_report;
+pub mod dead_letter_walk;
+pub mod dead_letters;
 pub mod email;
 pub mod event;
 pub mod fields;
