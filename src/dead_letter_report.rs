@@ -133,6 +133,7 @@ impl Report {
     /// # Errors
     /// If nobody reads stdout any more, as everywhere here.
     pub fn list(&self, dead_letters: &[DeadLetter], now: SystemTime) -> io::Result<()> {
+        self.erase_progress();
         if self.terminal {
             let rows: Vec<_> = dead_letters.iter().map(|it| cells(it, now)).collect();
             return print(&table(&rows));

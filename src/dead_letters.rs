@@ -251,7 +251,11 @@ impl Operator<'_> {
             Err(error) => return (Outcome::Failed(error.to_string()), true),
         };
         if replay.dry_run {
-            return (Outcome::WouldBeReplayed, true);
+            let outcome = match copy.check() {
+                Ok(()) => Outcome::WouldBeReplayed,
+                Err(error) => Outcome::Failed(error.to_string()),
+            };
+            return (outcome, true);
         }
         let published = replay.topic.publish(&copy).await;
         replay.sent.insert(copy.message_id);

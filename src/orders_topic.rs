@@ -50,6 +50,16 @@ pub struct Outgoing {
     pub properties: Vec<(String, PropertyValue)>,
 }
 
+impl Outgoing {
+    /// What [`OrdersTopic::publish`] would say before it sends anything.
+    ///
+    /// # Errors
+    /// [`PublishError::Unsendable`]
+    pub fn check(&self) -> Result<(), PublishError> {
+        options(self).map_err(PublishError::Unsendable).map(|_| ())
+    }
+}
+
 /// Body and properties stay out of what is printed: they hold personal data.
 impl fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
