@@ -3,7 +3,7 @@
 //! Runs instead of the handler, on an operator's machine or in the container, with the settings of the connection only.
 //! `list` and `show` change nothing but delivery counts. `replay` sends a copy of each dead letter that is meant to
 //! the topic, and removes the dead letter only when the broker has the copy: killed at any time, it leaves each
-//! message as a dead letter, as a copy, or as both, and then the copy's id tells (see [`crate::dead_letter`]).
+//! message as a dead letter, as a copy, or as both, and then the copy's id tells (see [`crate::dead_letter_copy`]).
 //!
 //! The first SIGINT or SIGTERM ends it after the message in hand; the second at once.
 
@@ -25,6 +25,7 @@ use crate::{
     config::Settings,
     connection::TopicSettings,
     dead_letter::{Audience, DeadLetter, Filter},
+    dead_letter_copy::copy,
     dead_letter_queue::DeadLetterQueue,
     dead_letter_report::{Outcome, Report, Summary},
     dead_letter_walk::Walk,
@@ -246,7 +247,7 @@ impl Operator<'_> {
         {
             return (Outcome::Skipped("it came while this ran"), true);
         }
-        let copy = match dead_letter.copy(&walk.queue.entity) {
+        let copy = match copy(dead_letter, &walk.queue.entity) {
             Ok(copy) => copy,
             Err(error) => return (Outcome::Failed(error.to_string()), true),
         };

@@ -27,6 +27,7 @@ pub mod config;
 pub mod connection;
 pub mod data_plane;
 pub mod dead_letter;
+pub mod dead_letter_copy;
 pub mod dead_letter_queue;
 pub mod dead_letter_report;
 pub mod dead_letter_walk;
