@@ -68,20 +68,36 @@ async fn carry_out(command: command_line::DeadLetters, report: &Report) -> Resul
         stop,
         started: SystemTime::now(),
     };
-    match command {
-        command_line::DeadLetters::List { filter, limit } => operator.list(&filter, limit).await,
+    let (audience, mut work) = match command {
+        command_line::DeadLetters::List { filter, limit } => (
+            filter.audience,
+            Work::List {
+                filter,
+                limit,
+                rows: Vec::new(),
+                more: false,
+            },
+        ),
         command_line::DeadLetters::Show {
             audience,
             wanted,
             body,
-        } => operator.show(audience, &wanted, body).await,
+        } => (
+            audience,
+            Work::Show {
+                wanted,
+                body,
+                found: Vec::new(),
+            },
+        ),
         command_line::DeadLetters::Replay {
             filter,
             limit,
             interval,
             dry_run,
-        } => {
-            let mut replay = Replay {
+        } => (
+            filter.audience,
+            Work::Replay(Replay {
                 topic: OrdersTopic::new(&operator.connection, &operator.client),
                 filter,
                 limit: limit.unwrap_or(usize::MAX),
@@ -89,10 +105,11 @@ async fn carry_out(command: command_line::DeadLetters, report: &Report) -> Resul
                 dry_run,
                 sent: HashSet::new(),
                 summary: Summary::default(),
-            };
-            operator.replay(&mut replay).await
-        }
-    }
+            }),
+        ),
+    };
+    let ended = operator.walk(audience, &mut work).await;
+    operator.finish(work, ended)
 }
 
 /// What all commands work with.
@@ -104,7 +121,25 @@ struct Operator<'a> {
     started: SystemTime,
 }
 
-/// A replay in the making.
+/// What is done with the dead letters that a walk comes to.
+enum Work {
+    List {
+        filter: Filter,
+        limit: usize,
+        rows: Vec<DeadLetter>,
+        /// The filter means others than those in the rows.
+        more: bool,
+    },
+    Show {
+        /// A sequence number or a message id. Neither is unique: each queue has its own numbers, and a first copy has
+        /// one id in both.
+        wanted: String,
+        body: bool,
+        found: Vec<DeadLetter>,
+    },
+    Replay(Replay),
+}
+
 struct Replay {
     topic: OrdersTopic,
     filter: Filter,
@@ -131,16 +166,24 @@ enum End {
 }
 
 impl Operator<'_> {
-    async fn list(&self, filter: &Filter, limit: usize) -> Result<(), Ended> {
-        let mut rows = Vec::new();
-        let mut more = false;
-        let ended = self
-            .walk(filter.audience, async |_, dead_letter| {
+    async fn step(
+        &self,
+        work: &mut Work,
+        walk: &mut Walk,
+        dead_letter: DeadLetter,
+    ) -> Result<Step, Ended> {
+        match work {
+            Work::List {
+                filter,
+                limit,
+                rows,
+                more,
+            } => {
                 if !filter.matches(&dead_letter, self.started) {
                     return Ok(Step::On);
                 }
-                if rows.len() == limit {
-                    more = true;
+                if rows.len() == *limit {
+                    *more = true;
                     return Ok(Step::Enough);
                 }
                 rows.push(DeadLetter {
@@ -149,61 +192,54 @@ impl Operator<'_> {
                 });
                 self.report.progress(&format!("{} found", rows.len()));
                 Ok(Step::On)
-            })
-            .await;
-        let printed = self.report.list(&rows, self.started);
-        if more {
-            self.report
-                .say(&format!("there are more than {limit}: see --limit"));
-        }
-        ended?;
-        printed.map_err(|_| Ended::Failed)
-    }
-
-    async fn show(
-        &self,
-        audience: Option<Audience>,
-        wanted: &str,
-        body: bool,
-    ) -> Result<(), Ended> {
-        let mut found = Vec::new();
-        // Neither number nor id is unique: each queue has its own numbers, and a first copy has one id in both.
-        let ended = self
-            .walk(audience, async |_, dead_letter| {
+            }
+            Work::Show { wanted, found, .. } => {
                 let is_wanted = dead_letter.message_id() == wanted
-                    || dead_letter.sequence_number.to_string() == wanted;
+                    || dead_letter.sequence_number.to_string() == *wanted;
                 if is_wanted {
                     found.push(dead_letter);
                 }
                 Ok(Step::On)
-            })
-            .await;
-        for dead_letter in &found {
-            self.report
-                .shown(dead_letter, body)
-                .map_err(|_| Ended::Failed)?;
+            }
+            Work::Replay(replay) => self.replay_one(replay, walk, &dead_letter).await,
         }
-        ended?;
-        if found.is_empty() {
-            self.report
-                .say(&format!("orderup: there is no dead letter {wanted}"));
-            return Err(Ended::Failed);
-        }
-        Ok(())
     }
 
-    async fn replay(&self, replay: &mut Replay) -> Result<(), Ended> {
-        let ended = self
-            .walk(replay.filter.audience, async |walk, dead_letter| {
-                self.replay_one(replay, walk, &dead_letter).await
-            })
-            .await;
-        let printed = self.report.summary(&replay.summary, replay.dry_run);
+    /// Prints what came out, however the walk ended.
+    fn finish(&self, work: Work, ended: Result<(), Ended>) -> Result<(), Ended> {
+        let (printed, done) = match work {
+            Work::List {
+                rows, limit, more, ..
+            } => {
+                let printed = self.report.list(&rows, self.started);
+                if more {
+                    self.report
+                        .say(&format!("there are more than {limit}: see --limit"));
+                }
+                (printed, true)
+            }
+            Work::Show {
+                wanted,
+                body,
+                found,
+            } => {
+                let printed = found.iter().try_for_each(|it| self.report.shown(it, body));
+                if found.is_empty() && ended.is_ok() {
+                    self.report
+                        .say(&format!("orderup: there is no dead letter {wanted}"));
+                }
+                (printed, !found.is_empty())
+            }
+            Work::Replay(replay) => {
+                let printed = self.report.summary(&replay.summary, replay.dry_run);
+                (printed, replay.summary.failed == 0)
+            }
+        };
         ended?;
-        if printed.is_err() || replay.summary.failed > 0 {
-            return Err(Ended::Failed);
+        match printed {
+            Ok(()) if done => Ok(()),
+            _ => Err(Ended::Failed),
         }
-        Ok(())
     }
 
     /// One dead letter of a replay. It ends when the turn of the next one has come, so that no lock waits for its turn.
@@ -280,13 +316,9 @@ impl Operator<'_> {
         }
     }
 
-    /// Takes each dead letter of the queues to `step` until that is enough, and unlocks what is left at the end of
-    /// each, however it ends.
-    async fn walk(
-        &self,
-        only: Option<Audience>,
-        mut step: impl AsyncFnMut(&mut Walk, DeadLetter) -> Result<Step, Ended>,
-    ) -> Result<(), Ended> {
+    /// Does the work with each dead letter of the queues until that is enough, and unlocks what is left at the end
+    /// of each, however it ends.
+    async fn walk(&self, only: Option<Audience>, work: &mut Work) -> Result<(), Ended> {
         let mut unreadable = false;
         for audience in Audience::ALL {
             if only.is_some_and(|only| only != audience) {
@@ -294,7 +326,7 @@ impl Operator<'_> {
             }
             let queue = DeadLetterQueue::new(audience, &self.connection, &self.client);
             let mut walk = Walk::new(queue);
-            let end = self.through(&mut walk, &mut step).await;
+            let end = self.through(&mut walk, work).await;
             let entity = walk.queue.entity.clone();
             if walk.may_be_more() {
                 self.report.say(&format!(
@@ -320,14 +352,10 @@ impl Operator<'_> {
         Ok(())
     }
 
-    async fn through(
-        &self,
-        walk: &mut Walk,
-        step: &mut impl AsyncFnMut(&mut Walk, DeadLetter) -> Result<Step, Ended>,
-    ) -> Result<End, Ended> {
+    async fn through(&self, walk: &mut Walk, work: &mut Work) -> Result<End, Ended> {
         while !self.stop.is_requested() {
             match walk.next().await {
-                Ok(Some(dead_letter)) => match step(walk, dead_letter).await? {
+                Ok(Some(dead_letter)) => match self.step(work, walk, dead_letter).await? {
                     Step::On => {}
                     Step::Enough => return Ok(End::Enough),
                 },

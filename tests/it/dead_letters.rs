@@ -207,7 +207,8 @@ async fn a_replayed_dead_letter_reaches_its_audience_only_and_begins_anew() {
     ended.is_impersonal();
     assert_eq!(ended.lines[0]["outcome"], "replayed");
     assert_eq!(ended.lines[0]["messageId"], "o-1:placed");
-    let summary = json!({ "replayed": 1, "failed": 0, "skipped": 0, "notMatched": 0 });
+    let summary =
+        json!({ "replayed": 1, "wouldBeReplayed": 0, "failed": 0, "skipped": 0, "notMatched": 0 });
     assert_eq!(ended.summary(), &summary);
     let copy = bus.receive(VENDORS, 0).await.expect("the copy");
     assert_eq!(copy.body, BODY);
@@ -278,7 +279,8 @@ async fn what_is_not_meant_or_can_not_be_sent_stays() {
     assert_eq!(ended.code, Some(1));
     assert_eq!(ended.each("outcome"), ["failed", "replayed"]);
     assert_eq!(ended.each("why"), ["not text"]);
-    let summary = json!({ "replayed": 1, "failed": 1, "skipped": 0, "notMatched": 1 });
+    let summary =
+        json!({ "replayed": 1, "wouldBeReplayed": 0, "failed": 1, "skipped": 0, "notMatched": 1 });
     assert_eq!(ended.summary(), &summary);
     assert_eq!(
         list(&bus, "").await,
