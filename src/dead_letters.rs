@@ -319,7 +319,7 @@ impl Operator<'_> {
     /// Does the work with each dead letter of the queues until that is enough, and unlocks what is left at the end
     /// of each, however it ends.
     async fn walk(&self, only: Option<Audience>, work: &mut Work) -> Result<(), Ended> {
-        let mut unreadable = false;
+        let mut incomplete = false;
         for audience in Audience::ALL {
             if only.is_some_and(|only| only != audience) {
                 continue;
@@ -328,7 +328,9 @@ impl Operator<'_> {
             let mut walk = Walk::new(queue);
             let end = self.through(&mut walk, work).await;
             let entity = walk.queue.entity.clone();
-            if walk.may_be_more() {
+            if matches!(end, Ok(End::Reached)) && walk.may_be_more() {
+                // A list that says so is a list; a replay that is not complete must not look like one.
+                incomplete |= matches!(work, Work::Replay(_));
                 self.report.say(&format!(
                     "{entity} may hold more than could be looked at: its locks expire before its end is reached, \
                      or an answer was lost; run this again"
@@ -343,10 +345,10 @@ impl Operator<'_> {
             match end? {
                 End::Reached => {}
                 End::Enough => break,
-                End::Unreadable => unreadable = true,
+                End::Unreadable => incomplete = true,
             }
         }
-        if unreadable {
+        if incomplete {
             return Err(Ended::Failed);
         }
         Ok(())

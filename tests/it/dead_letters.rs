@@ -423,18 +423,21 @@ async fn a_message_whose_lock_expires_meanwhile_is_listed_once_and_unlocked_by_i
 }
 
 #[tokio::test]
-async fn a_list_that_can_not_get_to_the_end_says_so() {
-    let mut script = vec![locked(1, 11, &json!({})), locked(2, 12, &json!({}))];
-    script.extend([1, 2, 1].map(|number| locked(number, 30, &json!({}))));
-    script.push(Reply::status(200));
-    let bus = ScriptedServer::start(script).await;
-    let ended = run_scripted(&bus, "dead-letters list --audience customers").await;
-    assert_eq!((ended.code, ended.lines.len()), (Some(0), 2));
-    assert!(
-        ended.stderr.contains("notifications may hold more"),
-        "{}",
-        ended.stderr
-    );
+async fn a_walk_that_can_not_get_to_the_end_says_so() {
+    for (command, code) in [("list", 0), ("replay --reason other", 1)] {
+        let mut script = vec![locked(1, 11, &json!({})), locked(2, 12, &json!({}))];
+        script.extend([1, 2, 1].map(|number| locked(number, 30, &json!({}))));
+        script.push(Reply::status(200));
+        let bus = ScriptedServer::start(script).await;
+        let arguments = format!("dead-letters {command} --audience customers");
+        let ended = run_scripted(&bus, &arguments).await;
+        assert_eq!(ended.code, Some(code), "{command}");
+        assert!(
+            ended.stderr.contains("notifications may hold more"),
+            "{}",
+            ended.stderr
+        );
+    }
 }
 
 #[tokio::test]
