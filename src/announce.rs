@@ -40,7 +40,7 @@ pub async fn announce(
         message_id: event.id(),
         label: event.kind.name().to_owned(),
         correlation_id: event.order_id().to_string(),
-        content_type: event::CONTENT_TYPE,
+        content_type: event::CONTENT_TYPE.into(),
         body,
         scheduled_enqueue_time: None,
         properties: vec![

@@ -23,17 +23,18 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio::time::Instant;
 
+use crate::connection::{Credential, TopicSettings};
 use crate::http_client::{self, read_at_most, reason};
-use crate::identity::Identity;
+use crate::identity::{Identity, SERVICE_BUS_SCOPE};
 use crate::publish_error::PublishError;
 use crate::retry;
 use crate::sas::SasTokens;
 
 /// The longest pause between two attempts, however often it failed.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// An error of the service is a line or two of XML.
-const LONGEST_ERROR: usize = 16 * 1024;
+pub(crate) const LONGEST_ERROR: usize = 16 * 1024;
 
 /// How long the sending of one message may take.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +67,20 @@ pub enum Authorization {
 }
 
 impl Authorization {
-    async fn header(&self) -> Result<HeaderValue, PublishError> {
+    /// For that entity of the namespace and what is below it. No I/O.
+    pub fn new(settings: &TopicSettings, entity: &str, client: &reqwest::Client) -> Self {
+        match &settings.credential {
+            Credential::SharedAccessKey(key) => Self::Sas(SasTokens::new(
+                key.clone(),
+                format!("{}{entity}", settings.base_url),
+            )),
+            Credential::Identity(source) => {
+                Self::Entra(Identity::new(source.clone(), SERVICE_BUS_SCOPE, client))
+            }
+        }
+    }
+
+    pub(crate) async fn header(&self) -> Result<HeaderValue, PublishError> {
         match self {
             Self::Sas(tokens) => Ok(tokens.authorization(SystemTime::now())),
             Self::Entra(identity) => {
@@ -77,7 +91,8 @@ impl Authorization {
         }
     }
 
-    fn forget(&self, rejected: &HeaderValue) {
+    /// The service does not take this one any more: the next is a new one.
+    pub(crate) fn forget(&self, rejected: &HeaderValue) {
         match self {
             Self::Sas(tokens) => tokens.forget(rejected),
             Self::Entra(identity) => {

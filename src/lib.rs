@@ -9,7 +9,8 @@
 //!   becomes of it, and [`redelivery`] for the copies in which it goes on;
 //! - when anybody may be called: [`channel`], with its [`breaker`] and [`rate_limit`], and [`retry_policy`];
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
-//! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`].
+//! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`];
+//! - for operators, in another process of the same binary: [`command_line`], [`dead_letters`].
 
 use axum::{
     Router,
@@ -27,9 +28,16 @@ pub mod cancelled_orders;
 pub mod card_number;
 pub mod channel;
 pub mod checkout;
+pub mod command_line;
 pub mod config;
 pub mod connection;
 pub mod data_plane;
+pub mod dead_letter;
+pub mod dead_letter_copy;
+pub mod dead_letter_queue;
+pub mod dead_letter_report;
+pub mod dead_letter_walk;
+pub mod dead_letters;
 pub mod delivery;
 pub mod durations;
 pub mod email;

@@ -1,7 +1,9 @@
-//! The process that the Functions host starts: settings, listener, serve until a signal.
+//! The process that the Functions host starts: settings, listener, serve until a signal. With arguments it is the
+//! operator's command instead.
 
 use std::{
-    io,
+    ffi::OsString,
+    io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     time::Duration,
@@ -9,8 +11,9 @@ use std::{
 
 use orderup::{
     App,
+    command_line::{self, Command},
     config::{ConfigError, Settings},
-    router,
+    dead_letters, router,
 };
 use tokio::{
     net::TcpListener,
@@ -26,6 +29,10 @@ const PORT: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.peek().is_some() {
+        return command(arguments).await;
+    }
     // The host takes each line on stdout for information and each on stderr for an error, so the level is in the line.
     tracing_subscriber::fmt()
         .json()
@@ -49,6 +56,32 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What an operator asks for, who reads stderr and not a log.
+async fn command(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        eprintln!(
+            "orderup: a fault of its own at {}",
+            place.unwrap_or_default()
+        );
+    }));
+    let (text, code) = match command_line::parse(arguments) {
+        Ok(Command::DeadLetters(command)) => return dead_letters::run(command).await,
+        Ok(Command::Help) => (command_line::USAGE.to_owned(), ExitCode::SUCCESS),
+        Ok(Command::Version) => {
+            let version = concat!("orderup ", env!("CARGO_PKG_VERSION"), "\n");
+            (version.to_owned(), ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprint!("orderup: {error}\n\n{}", command_line::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    // Whoever closed the pipe has read enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+    code
 }
 
 async fn serve() -> Result<(), Vec<String>> {

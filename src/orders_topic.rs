@@ -4,6 +4,7 @@
 //! that knows the Service Bus crate, and it lets nothing reach the crate that the crate would panic over, send as
 //! something else, or overwrite a header with.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +14,8 @@ use azure_messaging_servicebus::service_bus::{
 };
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::connection::{Credential, TopicSettings};
+use crate::connection::TopicSettings;
 use crate::data_plane::{Authorization, DataPlane, SendLimits};
-use crate::identity::{Identity, SERVICE_BUS_SCOPE};
-use crate::sas::SasTokens;
 
 pub use crate::publish_error::PublishError;
 
@@ -42,13 +41,23 @@ pub struct Outgoing {
     pub label: String,
     /// The order's id.
     pub correlation_id: String,
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     pub body: String,
     /// Not before this time, which is rounded up to a second; at once without it.
     pub scheduled_enqueue_time: Option<OffsetDateTime>,
     /// Application properties. A name is lower-case ASCII letters, digits, `-` and `_`, begins with a letter, and is no
     /// header that HTTP already knows.
     pub properties: Vec<(String, PropertyValue)>,
+}
+
+impl Outgoing {
+    /// What [`OrdersTopic::publish`] would say before it sends anything.
+    ///
+    /// # Errors
+    /// [`PublishError::Unsendable`]
+    pub fn check(&self) -> Result<(), PublishError> {
+        options(self).map_err(PublishError::Unsendable).map(|_| ())
+    }
 }
 
 /// Body and properties stay out of what is printed: they hold personal data.
@@ -92,15 +101,7 @@ impl OrdersTopic {
         client: &reqwest::Client,
         limits: SendLimits,
     ) -> Self {
-        let authorization = match &settings.credential {
-            Credential::SharedAccessKey(key) => Authorization::Sas(SasTokens::new(
-                key.clone(),
-                format!("{}{}", settings.base_url, settings.topic),
-            )),
-            Credential::Identity(source) => {
-                Authorization::Entra(Identity::new(source.clone(), SERVICE_BUS_SCOPE, client))
-            }
-        };
+        let authorization = Authorization::new(settings, &settings.topic, client);
         let data_plane = DataPlane::new(settings.base_url.clone(), authorization, client, limits);
         let topic = TopicClient::new(
             Arc::new(data_plane),
@@ -178,7 +179,7 @@ fn options(message: &Outgoing) -> Result<SendMessageOptions, String> {
         ));
     }
     Ok(SendMessageOptions {
-        content_type: Some(message.content_type.to_owned()),
+        content_type: Some(message.content_type.clone().into_owned()),
         broker_properties: Some(SettableBrokerProperties {
             message_id: Some(message.message_id.clone()),
             label: Some(message.label.clone()),
@@ -287,7 +288,7 @@ mod tests {
             message_id: "o-1:placed".to_owned(),
             label: "order.placed".to_owned(),
             correlation_id: "o-1".to_owned(),
-            content_type: "application/cloudevents+json",
+            content_type: "application/cloudevents+json".into(),
             body: "{}".to_owned(),
             scheduled_enqueue_time: None,
             properties: vec![],

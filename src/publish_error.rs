@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::identity::IdentityError;
 
 /// What the broker's own libraries try again: overload, throttling and a gateway without a backend.
-const PASSING: [u16; 6] = [408, 429, 500, 502, 503, 504];
+pub(crate) const PASSING: [u16; 6] = [408, 429, 500, 502, 503, 504];
 
 /// Why the broker does not have the message, or is not known to have it.
 #[derive(Debug, Clone, Error)]
@@ -102,7 +102,7 @@ fn refusal(status: u16, detail: String, retry_after: Option<Duration>) -> Publis
 /// signatures, `secret` among them.
 ///
 /// An answer of another form comes from something in between, which may repeat all that we sent: none of it is kept.
-fn service_text(body: &str, secret: &str) -> String {
+pub(crate) fn service_text(body: &str, secret: &str) -> String {
     let detail = body
         .split_once("<Detail>")
         .and_then(|(_, rest)| rest.split_once("</Detail>"))

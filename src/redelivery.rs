@@ -33,10 +33,21 @@ pub enum Audience {
 }
 
 impl Audience {
+    pub const ALL: [Self; 2] = [Self::Customers, Self::Vendors];
+
+    /// The value of the property `audience`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Customers => "customers",
             Self::Vendors => "vendors",
+        }
+    }
+
+    /// The queue or subscription from which the function gets its messages, and in which they end when they die.
+    pub fn entity(self, topic: &str) -> String {
+        match self {
+            Self::Customers => "notifications".to_owned(),
+            Self::Vendors => format!("{topic}/subscriptions/vendors"),
         }
     }
 }
@@ -137,7 +148,7 @@ impl Original<'_> {
                 .event
                 .map(|event| event.order_id().to_string())
                 .unwrap_or_default(),
-            content_type: event::CONTENT_TYPE,
+            content_type: event::CONTENT_TYPE.into(),
             body: self.body.to_owned(),
             scheduled_enqueue_time: None,
             properties,

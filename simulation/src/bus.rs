@@ -117,7 +117,7 @@ fn message(copy: &Outgoing, clock: Clock) -> Message {
     });
     Message {
         body: copy.body.clone().into(),
-        content_type: Some(copy.content_type.to_owned()),
+        content_type: Some(copy.content_type.to_string()),
         message_id: Some(copy.message_id.clone()),
         correlation_id: Some(copy.correlation_id.clone()),
         label: Some(copy.label.clone()),

@@ -1,14 +1,12 @@
 //! The main job through everything there is: an order in, an email and signed webhooks out.
 
 use axum::http::StatusCode;
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
 use crate::{
     devhost::{DevHost, has},
     handler::{JsonBody, json_of, order},
+    service_bus::sas,
 };
 
 async fn place(host: &DevHost) -> String {
@@ -218,20 +216,4 @@ async fn a_message_that_is_not_ours_is_dead_lettered_and_the_next_order_goes_thr
     place(&host).await;
     host.wait_for("/_dev/emails", has(1)).await;
     host.wait_for("/_dev/webhooks", has(2)).await;
-}
-
-/// A shared access signature for the emulator's well-known key.
-fn sas(url: &str) -> String {
-    let resource: String = url.replace(':', "%3A").replace('/', "%2F");
-    let expiry = time::OffsetDateTime::now_utc().unix_timestamp() + 600;
-    let mut mac = Hmac::<Sha256>::new_from_slice(b"SAS_KEY_VALUE").unwrap();
-    mac.update(format!("{resource}\n{expiry}").as_bytes());
-    let signature = STANDARD.encode(mac.finalize().into_bytes());
-    let signature = signature
-        .replace('+', "%2B")
-        .replace('/', "%2F")
-        .replace('=', "%3D");
-    format!(
-        "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=RootManageSharedAccessKey"
-    )
 }

@@ -35,7 +35,7 @@ async fn send_three_messages() {
                 message_id: format!("m-{number}"),
                 label: "order.placed".to_owned(),
                 correlation_id: "o-1".to_owned(),
-                content_type: "application/cloudevents+json",
+                content_type: "application/cloudevents+json".into(),
                 body: "{}".to_owned(),
                 scheduled_enqueue_time: None,
                 properties: vec![],

@@ -5,6 +5,7 @@
 mod acs;
 mod checkout;
 mod contract;
+mod dead_letters;
 mod devhost;
 mod end_to_end;
 mod golden;
@@ -19,5 +20,6 @@ mod provider;
 mod resend;
 mod scripted_server;
 mod sendgrid;
+mod service_bus;
 mod smtp;
 mod triggers;

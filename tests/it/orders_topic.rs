@@ -61,7 +61,7 @@ fn message(message_id: &str) -> Outgoing {
         message_id: message_id.to_owned(),
         label: "order.placed".to_owned(),
         correlation_id: "o-1".to_owned(),
-        content_type: "application/cloudevents+json",
+        content_type: "application/cloudevents+json".into(),
         body: r#"{"id":"o-1:placed","data":{"name":"Zoë"}}"#.to_owned(),
         scheduled_enqueue_time: None,
         properties: vec![],

@@ -1,0 +1,278 @@
+//! The copy of a dead letter that is sent again.
+//!
+//! It starts afresh: counters and causes of the first life are left out. What other messages and receivers know
+//! it by stays: order, vendor, and the generation, which is part of the ids of later copies. And as nobody knows how far its
+//! last delivery got, it counts as one that may have reached its recipient: who can be asked is asked first.
+//!
+//! Its `MessageId` is made of queue, sequence number and id of the dead letter, and of nothing else. If the process
+//! ends after the broker took the copy and before the dead letter was removed, the next run within ten minutes sends
+//! the same id, and the topic's duplicate detection drops the second copy. A copy that dies in its turn has another
+//! sequence number, and so a new id: it can be replayed at once.
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use crate::{
+    dead_letter::{DeadLetter, whole_number},
+    event,
+    orders_topic::{Outgoing, PropertyValue},
+    place_order::is_vendor_id,
+    properties,
+};
+
+/// Namespace of the ids of copies; drawn at random.
+const REPLAYS: Uuid = Uuid::from_u128(0x5b1c_2f0e_9a43_4d7e_8f65_21c7_d0e9_4ab6);
+
+/// Longer ones than ours would only take room from what has to be sent.
+const LONGEST_KEPT: usize = 128;
+
+/// The service takes an array of messages under this media type, wherever each of them may lead.
+const BATCH: &str = "application/vnd.microsoft.servicebus.json";
+
+/// Why no copy can be made: the dead letter stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReplayable {
+    #[error("not text")]
+    NotText,
+    #[error("too large")]
+    TooLarge,
+    #[error("its media type is that of a batch of messages")]
+    Batch,
+}
+
+/// The message for the topic; `entity` is the queue or subscription that the dead letter is of.
+///
+/// # Errors
+/// If its body is not what the topic could get from us.
+pub fn copy(dead_letter: &DeadLetter, entity: &str) -> Result<Outgoing, NotReplayable> {
+    let body = dead_letter.body.as_deref().ok_or(NotReplayable::TooLarge)?;
+    let body = std::str::from_utf8(body).map_err(|_| NotReplayable::NotText)?;
+    if dead_letter.content_type.as_deref().is_some_and(is_batch) {
+        return Err(NotReplayable::Batch);
+    }
+    let text = |name: &str, value: String| (name.to_owned(), PropertyValue::Text(value));
+    let generation = dead_letter
+        .property(properties::GENERATION)
+        .and_then(whole_number)
+        .unwrap_or(0)
+        .max(0);
+    let mut kept = vec![
+        text(properties::AUDIENCE, dead_letter.audience.name().to_owned()),
+        (
+            properties::GENERATION.to_owned(),
+            PropertyValue::Integer(generation),
+        ),
+    ];
+    kept.extend(
+        dead_letter
+            .vendor()
+            .filter(|vendor| is_vendor_id(vendor))
+            .map(|vendor| text(properties::VENDOR, vendor)),
+    );
+    let unconfirmed_since = dead_letter
+        .text(properties::UNCONFIRMED_SINCE)
+        .and_then(sendable)
+        .or_else(|| {
+            OffsetDateTime::from(dead_letter.time()?)
+                .format(&Rfc3339)
+                .ok()
+        });
+    kept.extend(unconfirmed_since.map(|since| text(properties::UNCONFIRMED_SINCE, since)));
+    for name in [properties::TRACEPARENT, properties::DIAGNOSTIC_ID] {
+        let value = dead_letter.text(name).and_then(sendable);
+        kept.extend(value.map(|value| text(name, value)));
+    }
+    Ok(Outgoing {
+        message_id: copy_id(dead_letter, entity),
+        label: dead_letter.label().to_owned(),
+        correlation_id: dead_letter.correlation_id().to_owned(),
+        content_type: match &dead_letter.content_type {
+            Some(content_type) => content_type.clone().into(),
+            None => event::CONTENT_TYPE.into(),
+        },
+        body: body.to_owned(),
+        scheduled_enqueue_time: None,
+        properties: kept,
+    })
+}
+
+/// See above: the same dead letter always gives the same id.
+fn copy_id(dead_letter: &DeadLetter, entity: &str) -> String {
+    let entity = entity.to_ascii_lowercase();
+    let name = format!(
+        "{entity}\n{}\n{}",
+        dead_letter.sequence_number,
+        dead_letter.message_id()
+    );
+    format!("replay:{}", Uuid::new_v5(&REPLAYS, name.as_bytes()))
+}
+
+/// The text if it survives a header; a date as we write it, for the service would make its own type of it.
+fn sendable(text: String) -> Option<String> {
+    if let Ok(date) = httpdate::parse_http_date(&text) {
+        return OffsetDateTime::from(date).format(&Rfc3339).ok();
+    }
+    let is_plain = text
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'));
+    (is_plain && text.len() <= LONGEST_KEPT).then_some(text)
+}
+
+fn is_batch(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case(BATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letter::tests::{BROKER, dead_letter, with};
+
+    const ENTITY: &str = "orders/subscriptions/vendors";
+
+    fn kept(headers: &[(&'static str, &str)]) -> Vec<(String, PropertyValue)> {
+        copy(&with(headers), ENTITY).unwrap().properties
+    }
+
+    #[test]
+    fn a_copy_is_the_same_message_for_the_same_audience() {
+        let body = r#"{"name":"Zoë"}"#;
+        let headers = [
+            ("content-type", "application/cloudevents+json"),
+            ("vendor", "\"bakery\""),
+            ("audience", "\"customers\""),
+        ];
+        let copy = copy(&dead_letter(BROKER, &headers, body.as_bytes()), ENTITY).unwrap();
+        assert_eq!(copy.body, body);
+        assert_eq!(copy.content_type, "application/cloudevents+json");
+        assert_eq!(copy.label, "order.placed");
+        assert_eq!(copy.correlation_id, "o-1");
+        assert_eq!(copy.scheduled_enqueue_time, None);
+        let text =
+            |name: &str, value: &str| (name.to_owned(), PropertyValue::Text(value.to_owned()));
+        assert_eq!(
+            copy.properties,
+            [
+                text("audience", "vendors"),
+                ("generation".to_owned(), PropertyValue::Integer(0)),
+                text("vendor", "bakery"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_copy_starts_afresh_but_for_what_others_know_it_by() {
+        let properties = kept(&[
+            ("failures", "9"),
+            ("first-seen", "\"2026-11-22T10:00:00Z\""),
+            ("last-error", "\"503\""),
+            ("dead-letter-reason", "\"gave-up\""),
+            ("dead-letter-description", "\"x\""),
+            ("dead-letter-time", "\"2026-11-22T10:00:00Z\""),
+            ("deadletterreason", "\"x\""),
+            ("deadlettererrordescription", "\"x\""),
+            ("strangers", "\"x\""),
+            ("generation", "4"),
+            ("unconfirmed-since", "\"2026-11-22T10:00:00Z\""),
+            (
+                "traceparent",
+                "\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"",
+            ),
+            ("diagnostic-id", "\"|a.b.\""),
+        ]);
+        let names: Vec<&str> = properties.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "audience",
+                "generation",
+                "unconfirmed-since",
+                "traceparent",
+                "diagnostic-id"
+            ]
+        );
+        assert_eq!(properties[1].1, PropertyValue::Integer(4));
+    }
+
+    #[test]
+    fn a_generation_is_read_whatever_its_type() {
+        for (value, generation) in [
+            ("3", 3),
+            ("\"3\"", 3),
+            ("\" 3 \"", 3),
+            ("3.0", 3),
+            ("3.5", 0),
+            ("\"three\"", 0),
+            ("true", 0),
+            ("-2", 0),
+            ("1e300", 0),
+        ] {
+            assert_eq!(
+                kept(&[("generation", value)])[1].1,
+                PropertyValue::Integer(generation),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_would_not_survive_a_header_is_left_out() {
+        let long = format!("\"{}\"", "x".repeat(129));
+        for value in ["\"Zürich\"", "\"a\"b\"", "\"a\\b\"", "\"\"", long.as_str()] {
+            assert_eq!(kept(&[("traceparent", value)]).len(), 2, "{value}");
+        }
+        for vendor in ["\"a b\"", "\"\"", "\"a/b\"", long.as_str()] {
+            assert_eq!(kept(&[("vendor", vendor)]).len(), 2, "{vendor}");
+        }
+        // A tool may have given it the type of a date; a number is a vendor's id as good as any.
+        assert_eq!(
+            kept(&[("unconfirmed-since", "\"Sun, 22 Nov 2026 10:00:00 GMT\"")])[2].1,
+            PropertyValue::Text("2026-11-22T10:00:00Z".to_owned())
+        );
+        assert_eq!(
+            kept(&[("vendor", "7")])[2].1,
+            PropertyValue::Text("7".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_id_of_a_copy_is_that_of_its_dead_letter() {
+        let id = |entity: &str, broker: &str| {
+            let copy = copy(&dead_letter(broker, &[], b"{}"), entity).unwrap();
+            copy.message_id
+        };
+        // Written down, because the next version must find the same.
+        assert_eq!(
+            id(ENTITY, BROKER),
+            "replay:640ecabe-8b03-526a-8332-54d9fb0243a8"
+        );
+        assert_eq!(
+            id("Orders/Subscriptions/Vendors", BROKER),
+            id(ENTITY, BROKER)
+        );
+        assert_ne!(id("notifications", BROKER), id(ENTITY, BROKER));
+        assert_ne!(id(ENTITY, &BROKER.replace("17", "18")), id(ENTITY, BROKER));
+        assert_ne!(
+            id(ENTITY, &BROKER.replace("o-1:", "o-2:")),
+            id(ENTITY, BROKER)
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_sent_as_it_is_is_not_sent() {
+        let refused = |headers: &[(&'static str, &str)], body: &[u8]| {
+            copy(&dead_letter(BROKER, headers, body), ENTITY).map(|_| ())
+        };
+        assert_eq!(refused(&[], &[0xff, 0x00]), Err(NotReplayable::NotText));
+        let batch = [(
+            "content-type",
+            "Application/Vnd.Microsoft.ServiceBus.JSON; x=1",
+        )];
+        assert_eq!(refused(&batch, b"[]"), Err(NotReplayable::Batch));
+        let mut large = with(&[]);
+        large.body = None;
+        assert_eq!(copy(&large, ENTITY).unwrap_err(), NotReplayable::TooLarge);
+        let bare = copy(&dead_letter(r#"{"SequenceNumber":1}"#, &[], b""), ENTITY).unwrap();
+        assert_eq!(bare.content_type, event::CONTENT_TYPE);
+    }
+}
