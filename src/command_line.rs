@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(rate("1000/s").unwrap(), SHORTEST_INTERVAL);
         assert_eq!(rate("1/m").unwrap(), Duration::from_secs(60));
         for text in [
-            "", "/s", "0/s", "5", "5/h", "-5/s", "1001/s", "5/s/s", "é/s",
+            "", "/s", "0/s", "5", "5/w", "-5/s", "1001/s", "5/s/s", "é/s",
         ] {
             assert!(rate(text).is_err(), "{text}");
         }

@@ -38,6 +38,9 @@ pub enum NotReplayable {
     TooLarge,
     #[error("its media type is that of a batch of messages")]
     Batch,
+    /// Without the property it would reach all vendors of the order instead of none.
+    #[error("its property `vendor` is no vendor's id")]
+    NoVendor,
 }
 
 /// The message for the topic; `entity` is the queue or subscription that the dead letter is of.
@@ -63,12 +66,12 @@ pub fn copy(dead_letter: &DeadLetter, entity: &str) -> Result<Outgoing, NotRepla
             PropertyValue::Integer(generation),
         ),
     ];
-    kept.extend(
-        dead_letter
-            .vendor()
-            .filter(|vendor| is_vendor_id(vendor))
-            .map(|vendor| text(properties::VENDOR, vendor)),
-    );
+    if let Some(vendor) = dead_letter.vendor() {
+        if !is_vendor_id(&vendor) {
+            return Err(NotReplayable::NoVendor);
+        }
+        kept.push(text(properties::VENDOR, vendor));
+    }
     let unconfirmed_since = dead_letter
         .text(properties::UNCONFIRMED_SINCE)
         .and_then(sendable)
@@ -156,6 +159,7 @@ mod tests {
                 text("audience", "vendors"),
                 ("generation".to_owned(), PropertyValue::Integer(0)),
                 text("vendor", "bakery"),
+                text("unconfirmed-since", "2026-11-22T10:00:00Z"),
             ]
         );
     }
@@ -219,10 +223,12 @@ mod tests {
     fn what_would_not_survive_a_header_is_left_out() {
         let long = format!("\"{}\"", "x".repeat(129));
         for value in ["\"Zürich\"", "\"a\"b\"", "\"a\\b\"", "\"\"", long.as_str()] {
-            assert_eq!(kept(&[("traceparent", value)]).len(), 2, "{value}");
+            assert_eq!(kept(&[("traceparent", value)]).len(), 3, "{value}");
         }
-        for vendor in ["\"a b\"", "\"\"", "\"a/b\"", long.as_str()] {
-            assert_eq!(kept(&[("vendor", vendor)]).len(), 2, "{vendor}");
+        assert_eq!(kept(&[("vendor", "\"\"")]).len(), 3);
+        for vendor in ["\"a b\"", "\"a/b\"", long.as_str()] {
+            let refused = copy(&with(&[("vendor", vendor)]), ENTITY).unwrap_err();
+            assert_eq!(refused, NotReplayable::NoVendor, "{vendor}");
         }
         // A tool may have given it the type of a date; a number is a vendor's id as good as any.
         assert_eq!(
