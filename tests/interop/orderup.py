@@ -7,12 +7,13 @@ import base64
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from loopback import Answer, free_port, request
 from server_process import ServerProcess
+from webhook_receiver import Webhook, WebhookReceiver
 
 SETTINGS = {
-    # Nothing in these suites is published, so nobody listens there.
     "ServiceBusConnection": "Endpoint=sb://localhost;SharedAccessKeyName=RootManageSharedAccessKey;"
     "SharedAccessKey=SAS_KEY_VALUE;UseDevelopmentEmulator=true;",
     "EMAIL_PROVIDER": "smtp",
@@ -27,8 +28,11 @@ class Orderup(ServerProcess):
 
     def __init__(self, settings: dict, vendors: Path):
         self.port = free_port()
+        # What is published: the copies in which a message goes on.
+        self.bus = WebhookReceiver(otherwise=201)
         environment = {
             **SETTINGS,
+            "SERVICEBUS_REST_ENDPOINT": self.bus.url(""),
             "VENDORS_FILE": str(vendors),
             **settings,
             "FUNCTIONS_CUSTOMHANDLER_PORT": str(self.port),
@@ -36,7 +40,21 @@ class Orderup(ServerProcess):
         binary = Path(os.environ["ORDERUP_BIN"]).resolve()
         super().__init__("orderup", [binary], f"http://127.0.0.1:{self.port}/", environment)
 
-    def deliver(self, function: str, message: dict) -> Answer:
+    def __enter__(self):
+        self.bus.__enter__()
+        try:
+            return super().__enter__()
+        except BaseException:
+            self.bus.__exit__()
+            raise
+
+    def __exit__(self, *exception):
+        try:
+            super().__exit__(*exception)
+        finally:
+            self.bus.__exit__()
+
+    def deliver(self, function: str, message: dict) -> "Delivery":
         """Delivers a message to a triggered function, as the host does for `"dataType": "binary"`."""
         body = json.dumps(message, ensure_ascii=False).encode()
         envelope = {
@@ -44,16 +62,35 @@ class Orderup(ServerProcess):
             "Metadata": {"MessageId": '"m-1"', "DeliveryCount": "1", "sys": {"MethodName": function}},
         }
         invocation = {"X-Azure-Functions-InvocationId": "3f1c0f0e-0000-4000-8000-000000000001"}
-        return request("POST", f"http://127.0.0.1:{self.port}/{function}", envelope, invocation)
+        before = len(self.bus.got)
+        answer = request("POST", f"http://127.0.0.1:{self.port}/{function}", envelope, invocation)
+        return Delivery(answer, self.bus.got[before:])
 
 
-def assert_delivered(answer: Answer):
-    assert (answer.status, answer.json()) == (200, {"Outputs": {}, "Logs": [], "ReturnValue": None})
+class Delivery(NamedTuple):
+    """The answer to the host, and the copies that were on the bus before it."""
+
+    answer: Answer
+    copies: list[Webhook]
+
+    def assert_completed(self):
+        assert (self.answer.status, self.answer.json()) == (200, {"Outputs": {}, "Logs": [], "ReturnValue": None})
 
 
-def assert_later(answer: Answer):
-    assert (answer.status, answer.json()) == (503, {"outcome": "later"})
+def assert_delivered(delivery: Delivery):
+    delivery.assert_completed()
+    assert delivery.copies == []
 
 
-def assert_dead(answer: Answer):
-    assert (answer.status, answer.json()) == (422, {"outcome": "dead"})
+def assert_later(delivery: Delivery):
+    delivery.assert_completed()
+    [copy] = delivery.copies
+    assert "ScheduledEnqueueTimeUtc" in json.loads(copy.headers["brokerproperties"])
+    assert "dead-letter-reason" not in copy.headers
+
+
+def assert_dead(delivery: Delivery):
+    delivery.assert_completed()
+    [copy] = delivery.copies
+    assert "ScheduledEnqueueTimeUtc" not in json.loads(copy.headers["brokerproperties"])
+    assert copy.headers["dead-letter-reason"] == '"EmailRefused"'

@@ -1,4 +1,4 @@
-"""The vendors' end: a web server in a thread of this process that keeps each webhook as it came."""
+"""The vendors' end, or the bus's: a web server in a thread of this process that keeps each request as it came."""
 
 import http.server
 import threading
@@ -12,9 +12,9 @@ class Webhook(NamedTuple):
 
 
 class WebhookReceiver:
-    """A running receiver. `answers` says which status a path gets, 204 where it says nothing."""
+    """A running receiver. `answers` says which status a path gets, `otherwise` what it is where that says nothing."""
 
-    def __init__(self):
+    def __init__(self, otherwise: int = 204):
         self.got: list[Webhook] = []
         self.answers: dict[str, int] = {}
         receiver = self
@@ -23,7 +23,7 @@ class WebhookReceiver:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.got.append(Webhook(self.path, dict(self.headers.items()), body))
-                self.send_response(receiver.answers.get(self.path, 204))
+                self.send_response(receiver.answers.get(self.path, otherwise))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
