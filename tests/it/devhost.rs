@@ -24,16 +24,28 @@ pub struct DevHost {
     pub bus_port: u16,
     pub http: Client,
     data: Arc<Folder>,
+    settings: Vec<(&'static str, &'static str)>,
     child: Child,
     output: Arc<Mutex<Vec<String>>>,
 }
 
 impl DevHost {
     pub async fn start() -> Self {
-        Self::start_with(Arc::new(Folder::new()), free_port(), free_port()).await
+        Self::start_with(&[]).await
     }
 
-    async fn start_with(data: Arc<Folder>, port: u16, bus_port: u16) -> Self {
+    /// The same with further settings, which reach the handler.
+    pub async fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
+        let data = Arc::new(Folder::new());
+        Self::start_at(data, settings.to_vec(), free_port(), free_port()).await
+    }
+
+    async fn start_at(
+        data: Arc<Folder>,
+        settings: Vec<(&'static str, &'static str)>,
+        port: u16,
+        bus_port: u16,
+    ) -> Self {
         // Built by `cargo test --workspace` into the folder where the handler is.
         let handler = env!("CARGO_BIN_EXE_orderup");
         let devhost = std::path::Path::new(handler).with_file_name("devhost");
@@ -51,6 +63,7 @@ impl DevHost {
                 "AzureFunctionsJobHost__customHandler__description__defaultExecutablePath",
                 handler,
             )
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -77,6 +90,7 @@ impl DevHost {
             bus_port,
             http: Client::builder().no_proxy().build().unwrap(),
             data,
+            settings,
             child,
             output,
         }
@@ -85,7 +99,44 @@ impl DevHost {
     /// `kill -9`, of devhost and with it the handler, and a new start with the same data.
     pub async fn kill_and_restart(mut self) -> Self {
         self.child.kill().await.unwrap();
-        Self::start_with(self.data.clone(), self.port, self.bus_port).await
+        Self::start_at(self.data, self.settings, self.port, self.bus_port).await
+    }
+
+    /// `kill -9` of the handler alone; the host starts it again.
+    pub async fn kill_handler(&self) {
+        let host = self.child.id().expect("devhost runs").to_string();
+        loop {
+            let processes = Command::new("ps")
+                .args(["-A", "-o", "ppid=,pid=,stat="])
+                .output()
+                .await
+                .unwrap();
+            let processes = String::from_utf8(processes.stdout).unwrap();
+            let handler = processes.lines().find_map(|line| {
+                let mut columns = line.split_whitespace();
+                let is_child = columns.next() == Some(&host);
+                let (handler, state) = (columns.next()?, columns.next()?);
+                (is_child && !state.starts_with('Z')).then_some(handler)
+            });
+            // It may be about to be started again.
+            if let Some(handler) = handler {
+                let kill = Command::new("kill").args(["-KILL", handler]).output().await;
+                if kill.unwrap().status.success() {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        assert!(
+            ended.is_ok(),
+            "devhost goes on: {:#?}",
+            self.output.lock().unwrap()
+        );
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -9,7 +9,7 @@ use crate::{
     service_bus::sas,
 };
 
-async fn place(host: &DevHost) -> String {
+pub async fn place(host: &DevHost) -> String {
     let response = host.post("/api/checkout", &order()).await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     json_of(response).await["orderId"]
@@ -18,7 +18,7 @@ async fn place(host: &DevHost) -> String {
         .to_owned()
 }
 
-fn entity<'a>(entities: &'a Value, name: &str) -> &'a Value {
+pub fn entity<'a>(entities: &'a Value, name: &str) -> &'a Value {
     let entities = entities.as_array().unwrap();
     let found = entities
         .iter()
@@ -212,6 +212,7 @@ async fn a_message_that_is_not_ours_is_dead_lettered_and_the_next_order_goes_thr
         .get("/_dev/entities/notifications/messages?state=deadLetter")
         .await;
     assert_eq!(dead[0]["deadLetterReason"], "MaxDeliveryCountExceeded");
+    assert_eq!(dead[0]["properties"]["dead-letter-reason"], "Unreadable");
 
     place(&host).await;
     host.wait_for("/_dev/emails", has(1)).await;

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "the modules of a test binary are its own")]
 
 mod acs;
+mod chaos;
 mod checkout;
 mod contract;
 mod dead_letters;
@@ -17,6 +18,7 @@ mod orders_topic;
 mod outages;
 mod process;
 mod provider;
+mod recovery;
 mod resend;
 mod scripted_server;
 mod sendgrid;
