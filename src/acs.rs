@@ -105,23 +105,20 @@ impl AcsClient {
 
     /// As [`crate::email::EmailSender::send`]: an error that is not [`EmailError::Unanswered`] means that ACS has taken
     /// nothing under this key.
-    pub(crate) async fn send(&self, email: &Email, may_be_there: bool) -> Result<(), EmailError> {
-        if may_be_there && self.has_taken(email.key).await? {
-            return Ok(());
-        }
+    pub(crate) async fn send(&self, email: &Email) -> Result<(), EmailError> {
         let body = serde_json::to_vec(&self.message(email)).expect("strings become JSON");
-        let error = match self.post_once_more_after_401(email.key, &body).await {
+        let error = match self.post(email.key, &body).await {
             Ok(answer) => match answer.status {
                 202 => return Ok(()),
                 // What is wrong with the email, or a repetition of one that was taken and whose answer was lost
                 // (Azure/azure-sdk-for-net#50889).
-                400 | 409 if self.has_taken(email.key).await? => return Ok(()),
+                400 | 409 if self.knows(email.key).await? => return Ok(()),
                 _ => failure(&answer),
             },
             Err(error) => error,
         };
         match error {
-            EmailError::Unanswered { .. } if self.has_taken(email.key).await? => Ok(()),
+            EmailError::Unanswered { .. } if self.knows(email.key).await? => Ok(()),
             EmailError::Unanswered { provider, reason } => Err(EmailError::Busy {
                 provider,
                 answer: format!("it has not taken it: {reason}"),
@@ -131,42 +128,40 @@ impl AcsClient {
         }
     }
 
-    async fn post_once_more_after_401(&self, key: Uuid, body: &[u8]) -> Result<Answer, EmailError> {
-        let answer = self.post(key, body).await?;
-        if answer.status == 401 {
-            // ACS now and then takes the date of a correct clock for a drift (firezone/firezone#12835):
-            // a fresh signature, or token, settles that, and a second 401 is about us.
-            return self.post(key, body).await;
-        }
-        Ok(answer)
+    /// As [`Self::has_taken`], after something was sent: when ACS cannot be asked, it may be there.
+    async fn knows(&self, key: Uuid) -> Result<bool, EmailError> {
+        self.has_taken(key).await.map_err(|error| match error {
+            EmailError::Refused { .. } => error,
+            error => EmailError::Unanswered {
+                provider: PROVIDER,
+                reason: format!("asked whether it has the email: {error}"),
+            },
+        })
     }
 
     async fn post(&self, key: Uuid, body: &[u8]) -> Result<Answer, EmailError> {
         let url = self.url("/emails:send");
-        let request = self
-            .http
-            .post(url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header("Operation-Id", key.to_string())
-            .body(body.to_vec());
-        self.ask(request, "POST", &url, body).await
+        let request = || {
+            self.http
+                .post(url.clone())
+                .header(CONTENT_TYPE, "application/json")
+                .header("Operation-Id", key.to_string())
+                .body(body.to_vec())
+        };
+        self.ask_again_after_401(request, "POST", &url, body).await
     }
 
-    /// Whether ACS has taken the email. If it cannot be asked, that is not known, and so the email may
-    /// not be given up, nor counted as not taken.
-    async fn has_taken(&self, key: Uuid) -> Result<bool, EmailError> {
+    /// Whether ACS has taken the email with that key.
+    ///
+    /// # Errors
+    /// If it cannot be asked, or has taken the email and could not hand it on.
+    pub(crate) async fn has_taken(&self, key: Uuid) -> Result<bool, EmailError> {
         let url = self.url(&format!("/emails/operations/{key}"));
-        let unknown = |reason: String| EmailError::Unanswered {
-            provider: PROVIDER,
-            reason: format!("{reason} to the question whether it has the email"),
-        };
-        let answer = self
-            .ask(self.http.get(url.clone()), "GET", &url, b"")
-            .await
-            .map_err(|error| unknown(error.to_string()))?;
+        let request = || self.http.get(url.clone());
+        let answer = self.ask_again_after_401(request, "GET", &url, b"").await?;
         match answer.status {
             200 => match operation_status(&answer).as_deref() {
-                // It had taken it, and then could not hand it to the mail system: under this key it never will.
+                // Under this key it never will be sent.
                 Some(status @ ("Failed" | "Canceled")) => Err(EmailError::Refused {
                     provider: PROVIDER,
                     answer: format!("the operation is {status}"),
@@ -174,8 +169,30 @@ impl AcsClient {
                 _ => Ok(true),
             },
             404 => Ok(false),
-            status => Err(unknown(status.to_string())),
+            // Something else is wrong than with the email.
+            400..500 if !matches!(answer.status, 401 | 403 | 429) => Err(EmailError::Busy {
+                provider: PROVIDER,
+                answer: format!("{} to the question whether it has the email", answer.status),
+                retry_after: None,
+            }),
+            _ => Err(failure(&answer)),
         }
+    }
+
+    /// ACS now and then takes the date of a correct clock for a drift (firezone/firezone#12835): a fresh signature, or
+    /// token, settles that, and a second 401 is about us.
+    async fn ask_again_after_401(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+        method: &str,
+        url: &Url,
+        body: &[u8],
+    ) -> Result<Answer, EmailError> {
+        let answer = self.ask(request(), method, url, body).await?;
+        if answer.status == 401 {
+            return self.ask(request(), method, url, body).await;
+        }
+        Ok(answer)
     }
 
     /// Sends the request, which says `method`, `url` and `body`, with a fresh authorisation.

@@ -18,14 +18,24 @@ const FAILURES: u32 = 5;
 /// ten minutes costs nobody anything. A pause that the other side asks for may be longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 
-/// A probe that has not answered after this time never will: its process or its call is gone. Longer than any call.
-const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// No pause is shorter, whatever is asked for: what waits goes over the bus meanwhile.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A probe that has not answered after this time never will: its call is gone. Longer than any call, ACS's with all its
+/// questions included.
+const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone)]
 pub struct Breaker {
     pauses: Vec<Duration>,
     state: State,
+    /// Rises with every change that makes the results of earlier calls void.
+    era: u64,
 }
+
+/// What an admitted call is recorded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -39,6 +49,7 @@ struct Pause {
     /// Which of the pauses comes next if this one does not help.
     next: usize,
     length: Duration,
+    is_gone: bool,
 }
 
 /// Nothing may be called for `wait`; those who wait should come back spread over the time `spread` after it.
@@ -46,6 +57,8 @@ struct Pause {
 pub struct Hold {
     pub wait: Duration,
     pub spread: Duration,
+    /// The other side has said that it is gone.
+    pub is_gone: bool,
 }
 
 /// What a call told about the other side.
@@ -59,6 +72,8 @@ pub enum Signal {
     Throttling { retry_after: Option<Duration> },
     /// It takes nothing from us until a person mends it.
     Refusing,
+    /// It says that it is gone.
+    Gone,
 }
 
 /// What a call changed.
@@ -81,31 +96,36 @@ impl Breaker {
         Self {
             pauses,
             state: State::Closed { failures: 0 },
+            era: 0,
         }
     }
 
     /// Whether a call may be made now; if so, its result has to be recorded.
-    pub fn admit(&mut self, now: Instant) -> Result<(), Hold> {
+    pub fn admit(&mut self, now: Instant) -> Result<Ticket, Hold> {
         let (wait, pause) = match self.state {
-            State::Closed { .. } => return Ok(()),
+            State::Closed { .. } => return Ok(Ticket(self.era)),
             State::Open { until, pause } => (until.saturating_duration_since(now), pause),
+            // Its answer is not known yet; those who wait for it need not wait for the next pause.
             State::Probing { since, pause } if now < since + PROBE_PATIENCE => {
-                // Its answer is not known yet; those who wait for it need not wait for the next pause.
-                return Err(Hold {
-                    wait: Duration::ZERO,
-                    spread: pause.length,
-                });
+                return Err(self.hold(SHORTEST_PAUSE, pause));
             }
             State::Probing { pause, .. } => (Duration::ZERO, pause),
         };
         if wait.is_zero() {
+            self.era += 1;
             self.state = State::Probing { since: now, pause };
-            return Ok(());
+            return Ok(Ticket(self.era));
         }
-        Err(Hold {
+        Err(self.hold(wait, pause))
+    }
+
+    /// However short the pause was, a backlog does not come back all at once.
+    fn hold(&self, wait: Duration, pause: Pause) -> Hold {
+        Hold {
             wait,
-            spread: pause.length,
-        })
+            spread: pause.length.max(self.pauses[0]),
+            is_gone: pause.is_gone,
+        }
     }
 
     /// Takes back an admission whose call was not made.
@@ -116,7 +136,10 @@ impl Breaker {
     }
 
     /// What an admitted call came to. Calls that were in flight when it opened change nothing.
-    pub fn record(&mut self, now: Instant, signal: Signal) -> Option<Change> {
+    pub fn record(&mut self, now: Instant, ticket: Ticket, signal: Signal) -> Option<Change> {
+        if ticket != Ticket(self.era) {
+            return None;
+        }
         let (failures, next) = match self.state {
             State::Closed { failures } => (failures, 0),
             State::Probing { pause, .. } => (FAILURES, pause.next),
@@ -137,14 +160,20 @@ impl Breaker {
                 self.pause(next).max(retry_after.unwrap_or_default())
             }
             Signal::Throttling { retry_after } => retry_after.unwrap_or(self.pause(next)),
-            Signal::Refusing => self.pause(next),
+            Signal::Refusing | Signal::Gone => self.pause(next),
         };
+        let length = length.max(SHORTEST_PAUSE);
         let was_probing = matches!(self.state, State::Probing { .. });
         // A provider that only asks for time is not getting worse.
         let next = next + usize::from(!matches!(signal, Signal::Throttling { .. }));
+        self.era += 1;
         self.state = State::Open {
             until: now + length,
-            pause: Pause { next, length },
+            pause: Pause {
+                next,
+                length,
+                is_gone: signal == Signal::Gone,
+            },
         };
         // A probe that failed opens nothing that was not open.
         (!was_probing).then_some(Change::Opened { pause: length })
@@ -166,15 +195,25 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// A call that ends at once.
+    fn call(breaker: &mut Breaker, now: Instant, signal: Signal) -> Option<Change> {
+        let ticket = breaker.admit(now).unwrap();
+        breaker.record(now, ticket, signal)
+    }
+
+    fn opened(pause: u64) -> Option<Change> {
+        let pause = seconds(pause);
+        Some(Change::Opened { pause })
+    }
+
     /// A breaker that opened at this time, for 30 seconds.
-    fn opened() -> (Breaker, Instant) {
+    fn open() -> (Breaker, Instant) {
         let mut breaker = Breaker::new(&policy());
         let now = Instant::now();
         for _ in 1..FAILURES {
-            assert_eq!(breaker.record(now, DOWN), None);
+            assert_eq!(call(&mut breaker, now, DOWN), None);
         }
-        let pause = seconds(30);
-        assert_eq!(breaker.record(now, DOWN), Some(Change::Opened { pause }));
+        assert_eq!(call(&mut breaker, now, DOWN), opened(30));
         (breaker, now)
     }
 
@@ -184,92 +223,113 @@ mod tests {
         let now = Instant::now();
         for _ in 0..10 {
             for _ in 1..FAILURES {
-                assert_eq!(breaker.admit(now), Ok(()));
-                assert_eq!(breaker.record(now, DOWN), None);
+                assert_eq!(call(&mut breaker, now, DOWN), None);
             }
-            assert_eq!(breaker.record(now, Signal::Alive), None);
+            assert_eq!(call(&mut breaker, now, Signal::Alive), None);
         }
-        assert_eq!(breaker.admit(now), Ok(()));
+        assert!(breaker.admit(now).is_ok());
     }
 
     #[test]
     fn while_it_is_open_nothing_is_called_and_then_one_probe() {
-        let (mut breaker, now) = opened();
+        let (mut breaker, now) = open();
         let hold = Hold {
             wait: seconds(20),
             spread: seconds(30),
+            is_gone: false,
         };
         assert_eq!(breaker.admit(now + seconds(10)), Err(hold));
-        // What was in flight comes back.
-        assert_eq!(breaker.record(now + seconds(11), DOWN), None);
-        assert_eq!(breaker.record(now + seconds(11), Signal::Alive), None);
-        assert!(breaker.admit(now + seconds(12)).is_err());
 
         let later = now + seconds(30);
-        assert_eq!(breaker.admit(later), Ok(()));
+        let probe = breaker.admit(later).unwrap();
         assert!(breaker.admit(later).is_err(), "one probe at a time");
-        assert_eq!(breaker.record(later, Signal::Alive), Some(Change::Closed));
-        assert_eq!(breaker.admit(later), Ok(()));
-        assert_eq!(breaker.admit(later), Ok(()));
+        let closed = breaker.record(later, probe, Signal::Alive);
+        assert_eq!(closed, Some(Change::Closed));
+        assert!(breaker.admit(later).is_ok());
+        assert!(breaker.admit(later).is_ok());
+    }
+
+    #[test]
+    fn what_was_in_flight_when_it_opened_says_nothing_of_the_time_after() {
+        let mut breaker = Breaker::new(&policy());
+        let now = Instant::now();
+        let in_flight = breaker.admit(now).unwrap();
+        assert_eq!(call(&mut breaker, now, Signal::Refusing), opened(30));
+        assert_eq!(breaker.record(now, in_flight, Signal::Alive), None);
+        assert!(breaker.admit(now).is_err());
+        let probe = breaker.admit(now + seconds(30)).unwrap();
+        assert_eq!(breaker.record(now, in_flight, DOWN), None);
+        assert_eq!(breaker.record(now, in_flight, Signal::Alive), None);
+        assert!(
+            breaker.admit(now + seconds(30)).is_err(),
+            "the probe decides"
+        );
+        assert!(breaker.record(now, probe, Signal::Alive).is_some());
+        assert_eq!(breaker.record(now, in_flight, DOWN), None);
     }
 
     #[test]
     fn a_probe_that_fails_makes_the_next_pause_longer_up_to_ten_minutes() {
-        let (mut breaker, mut now) = opened();
+        let (mut breaker, mut now) = open();
         now += seconds(30);
         for pause in [60, 120, 300, 600, 600, 600] {
-            assert_eq!(breaker.admit(now), Ok(()));
-            assert_eq!(breaker.record(now, DOWN), None, "it was open before");
+            assert_eq!(call(&mut breaker, now, DOWN), None, "it was open before");
             let hold = breaker.admit(now).unwrap_err();
             assert_eq!(hold.wait, seconds(pause));
             now += hold.wait;
         }
         // An hour that the other side asks for is more than the ten minutes.
-        assert_eq!(breaker.admit(now), Ok(()));
         let retry_after = Some(seconds(3600));
-        breaker.record(now, Signal::Failing { retry_after });
+        call(&mut breaker, now, Signal::Failing { retry_after });
         assert_eq!(breaker.admit(now).unwrap_err().wait, seconds(3600));
     }
 
     #[test]
     fn a_probe_that_never_answers_is_followed_by_another() {
-        let (mut breaker, now) = opened();
+        let (mut breaker, now) = open();
         let probed = now + seconds(30);
-        assert_eq!(breaker.admit(probed), Ok(()));
-        assert!(breaker.admit(probed + seconds(59)).is_err());
-        assert_eq!(breaker.admit(probed + seconds(60)), Ok(()));
+        assert!(breaker.admit(probed).is_ok());
+        assert!(breaker.admit(probed + seconds(119)).is_err());
+        assert!(breaker.admit(probed + seconds(120)).is_ok());
     }
 
     #[test]
     fn a_probe_that_was_not_sent_leaves_the_turn_to_another() {
-        let (mut breaker, now) = opened();
+        let (mut breaker, now) = open();
         let probed = now + seconds(30);
-        assert_eq!(breaker.admit(probed), Ok(()));
+        assert!(breaker.admit(probed).is_ok());
         breaker.not_called(probed);
-        assert_eq!(breaker.admit(probed), Ok(()));
+        assert!(breaker.admit(probed).is_ok());
     }
 
     #[test]
-    fn a_rate_limit_or_a_refusal_of_us_opens_it_at_once() {
+    fn a_rate_limit_opens_it_at_once_and_does_not_get_worse_by_itself() {
         let now = Instant::now();
         let mut breaker = Breaker::new(&policy());
         let retry_after = Some(seconds(7));
-        let pause = seconds(7);
         assert_eq!(
-            breaker.record(now, Signal::Throttling { retry_after }),
-            Some(Change::Opened { pause })
+            call(&mut breaker, now, Signal::Throttling { retry_after }),
+            opened(7)
         );
-        assert_eq!(breaker.admit(now).unwrap_err().wait, pause);
-        // Asked again, it does not become longer by itself.
-        assert_eq!(breaker.admit(now + pause), Ok(()));
-        breaker.record(now + pause, Signal::Throttling { retry_after: None });
-        assert_eq!(breaker.admit(now + pause).unwrap_err().wait, seconds(30));
+        let hold = breaker.admit(now).unwrap_err();
+        assert_eq!((hold.wait, hold.spread), (seconds(7), seconds(30)));
+        let now = now + seconds(7);
+        call(&mut breaker, now, Signal::Throttling { retry_after: None });
+        assert_eq!(breaker.admit(now).unwrap_err().wait, seconds(30));
+        // A time that is over already is no reason to go in circles.
+        let now = now + seconds(30);
+        let retry_after = Some(Duration::ZERO);
+        call(&mut breaker, now, Signal::Throttling { retry_after });
+        assert_eq!(breaker.admit(now).unwrap_err().wait, seconds(1));
+    }
 
-        let mut breaker = Breaker::new(&policy());
-        let pause = seconds(30);
-        assert_eq!(
-            breaker.record(now, Signal::Refusing),
-            Some(Change::Opened { pause })
-        );
+    #[test]
+    fn a_refusal_of_us_opens_it_at_once_and_gone_is_told_apart() {
+        let now = Instant::now();
+        for (signal, is_gone) in [(Signal::Refusing, false), (Signal::Gone, true)] {
+            let mut breaker = Breaker::new(&policy());
+            assert_eq!(call(&mut breaker, now, signal), opened(30));
+            assert_eq!(breaker.admit(now).unwrap_err().is_gone, is_gone);
+        }
     }
 }

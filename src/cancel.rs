@@ -47,7 +47,7 @@ pub async fn cancel(
             order,
         };
         announce(&app.deliverer.topic, &event, &headers).await?;
-        app.cancelled_orders.note(order_id);
+        app.cancelled_orders.note(&event);
         Ok(accepted(order_id))
     })
     .await

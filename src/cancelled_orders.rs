@@ -1,4 +1,4 @@
-//! The orders of which this instance knows that they were cancelled.
+//! Who is told by a cancellation, as far as this instance knows.
 //!
 //! A notification that was held up may come after the cancellation has overtaken it. Whoever is told that an order was
 //! cancelled must not be told afterwards that it was placed. What an instance knows is what it has handled itself, and it
@@ -10,11 +10,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::order::OrderId;
+use crate::{event::Event, order::OrderId};
 
-/// The latest so many are remembered, in about four megabytes at the most. That is the cancellations of some days in a
+/// The latest so many are remembered, in a few megabytes at the most. That is the cancellations of some days in a
 /// busy shop, and more than what waits on the bus of them.
-const MOST: usize = 50_000;
+const MOST: usize = 20_000;
+
+/// An order, and a vendor in it or else the customer.
+type Recipient = (OrderId, Option<String>);
 
 /// Clones share it.
 #[derive(Clone, Default)]
@@ -22,28 +25,34 @@ pub struct CancelledOrders(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    orders: HashSet<OrderId>,
-    oldest_first: VecDeque<OrderId>,
+    recipients: HashSet<Recipient>,
+    oldest_first: VecDeque<Recipient>,
 }
 
 impl CancelledOrders {
-    /// Remembers it.
-    pub fn note(&self, order: OrderId) {
+    /// Remembers that the customer and the vendors of a cancelled order are told so.
+    pub fn note(&self, cancelled: &Event) {
+        let order_id = cancelled.order_id();
+        let lines = &cancelled.order.line_items;
+        let vendors = lines.iter().map(|line| Some(line.vendor_id.clone()));
         let mut known = self.lock();
-        if !known.orders.insert(order) {
-            return;
-        }
-        known.oldest_first.push_back(order);
-        if known.oldest_first.len() > MOST
-            && let Some(oldest) = known.oldest_first.pop_front()
-        {
-            known.orders.remove(&oldest);
+        for recipient in vendors.chain([None]) {
+            let recipient = (order_id, recipient);
+            if known.recipients.insert(recipient.clone()) {
+                known.oldest_first.push_back(recipient);
+            }
+            if known.oldest_first.len() > MOST
+                && let Some(oldest) = known.oldest_first.pop_front()
+            {
+                known.recipients.remove(&oldest);
+            }
         }
     }
 
-    /// Whether the order is known to be cancelled.
-    pub fn contains(&self, order: OrderId) -> bool {
-        self.lock().orders.contains(&order)
+    /// Whether this vendor, or else the customer, is told that the order was cancelled.
+    pub fn tells(&self, order: OrderId, vendor: Option<&str>) -> bool {
+        let recipient = (order, vendor.map(str::to_owned));
+        self.lock().recipients.contains(&recipient)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -62,17 +71,37 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::event::tests::order_cancelled;
+
+    fn cancelled(n: usize) -> Event {
+        let mut event = order_cancelled();
+        event.order.order_id = OrderId(Uuid::from_u128(n as u128));
+        event
+    }
+
+    #[test]
+    fn whoever_is_in_the_cancellation_is_told_by_it() {
+        let orders = CancelledOrders::default();
+        let event = cancelled(1);
+        let order = event.order_id();
+        orders.note(&event);
+        for vendor in [None, Some("bakery"), Some("florist")] {
+            assert!(orders.tells(order, vendor), "{vendor:?}");
+        }
+        assert!(!orders.tells(order, Some("butcher")));
+        assert!(!orders.tells(cancelled(2).order_id(), None));
+    }
 
     #[test]
     fn the_latest_are_remembered() {
         let orders = CancelledOrders::default();
-        let order = |n: usize| OrderId(Uuid::from_u128(n as u128));
-        for n in 0..=MOST {
-            orders.note(order(n));
-            orders.note(order(n));
+        let last = MOST / 3 + 1;
+        for n in 0..=last {
+            orders.note(&cancelled(n));
+            orders.note(&cancelled(n));
         }
-        assert!(!orders.contains(order(0)));
-        assert!(orders.contains(order(1)) && orders.contains(order(MOST)));
-        assert!(!orders.contains(order(MOST + 1)));
+        let tells = |n| orders.tells(cancelled(n).order_id(), None);
+        assert!(!tells(0));
+        assert!(tells(10) && tells(last));
     }
 }

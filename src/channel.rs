@@ -8,22 +8,18 @@ use std::{
     fmt,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::{
-    breaker::{Breaker, Change, Signal},
+    attempt::{Attempt, Held},
+    breaker::{Breaker, Change, Signal, Ticket},
     failure::{Class, Failure},
-    outcome::Attempt,
-    rate_limit::RateLimit,
+    rate_limit::{RateLimit, SHORT_TURN},
     retry_policy::RetryPolicy,
 };
-
-/// A turn that comes as soon as this is waited for in the call: the way over the bus takes about as long.
-const SHORT_TURN: Duration = Duration::from_secs(2);
 
 /// Clones share it.
 #[derive(Clone)]
@@ -35,17 +31,6 @@ pub struct Channel {
 struct State {
     breaker: Breaker,
     limit: Option<RateLimit>,
-}
-
-/// Why no call is made now, and when to come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    /// The other side is down or asked for time. Who waits comes back spread over the time `spread` after the `wait`.
-    Paused { wait: Duration, spread: Duration },
-    /// It is not this message's turn by the rate limit.
-    Paced { wait: Duration },
-    /// An operator has parked the vendor.
-    Parked,
 }
 
 impl Channel {
@@ -62,63 +47,58 @@ impl Channel {
 
     /// Whether a call may be made at `now`; if so, its result has to be recorded. `has_waited` says that the message
     /// was held before.
-    pub fn admit(&self, now: Instant, has_waited: bool) -> Result<(), Held> {
+    fn admit(&self, now: Instant, has_waited: bool) -> Result<Ticket, Held> {
         let mut state = self.lock();
-        state.breaker.admit(now).map_err(|hold| Held::Paused {
-            wait: hold.wait,
-            spread: hold.spread,
+        let ticket = state.breaker.admit(now).map_err(|hold| {
+            let (wait, spread) = (hold.wait, hold.spread);
+            if hold.is_gone {
+                Held::Gone { wait, spread }
+            } else {
+                Held::Paused { wait, spread }
+            }
         })?;
-        let Some(limit) = &mut state.limit else {
-            return Ok(());
-        };
-        let admitted = limit.admit(now, has_waited);
-        admitted.map_err(|wait| {
+        if let Some(limit) = &mut state.limit
+            && let Err(wait) = limit.admit(now, has_waited)
+        {
             state.breaker.not_called(now);
-            Held::Paced { wait }
-        })
+            return Err(Held::Paced { wait });
+        }
+        Ok(ticket)
     }
 
     /// What an admitted call came to.
-    pub fn record<T>(&self, now: Instant, result: &Result<T, Failure>) {
-        let signal = match result {
-            Ok(_) => Signal::Alive,
-            Err(failure) => signal(failure),
-        };
-        let change = self.lock().breaker.record(now, signal);
+    fn record(&self, now: Instant, ticket: Ticket, result: Result<(), &Failure>) {
+        let signal = result.map_or_else(signal, |()| Signal::Alive);
+        let change = self.lock().breaker.record(now, ticket, signal);
         let name = &*self.name;
         match (change, result) {
-            (None, _) => {}
-            (Some(Change::Closed), _) => info!(channel = name, "{name} works again"),
             (Some(Change::Opened { pause }), Err(failure)) => {
                 let pause_s = pause.as_secs();
-                match failure.class {
-                    Class::ChannelBroken | Class::Gone => error!(
+                if matches!(failure.class, Class::ChannelBroken | Class::Gone) {
+                    error!(
                         channel = name,
                         pause_s,
                         "{name} takes nothing until somebody mends it; its messages wait: {failure}"
-                    ),
-                    Class::Transient | Class::RateLimited | Class::Ambiguous | Class::Refused => {
-                        warn!(
-                            channel = name,
-                            pause_s,
-                            "{name} is left alone for a while; its messages wait: {failure}"
-                        )
-                    }
+                    );
+                } else {
+                    warn!(
+                        channel = name,
+                        pause_s, "{name} is left alone for a while; its messages wait: {failure}"
+                    );
                 }
             }
-            (Some(Change::Opened { .. }), Ok(_)) => {
-                unreachable!("a success opens no breaker")
-            }
+            (Some(Change::Closed), _) => info!(channel = name, "{name} works again"),
+            (None | Some(Change::Opened { .. }), _) => {}
         }
     }
 
-    /// Makes the call, if it may be made, and once or twice more after a clear no. `has_waited` says that the
-    /// message was held before; `random`, from 0 to 1, is for the pauses.
+    /// Makes the call, if it may be made, and once or twice more after a clear no. `call` gives nothing when it is not wanted
+    /// any more; `has_waited` says that the message was held before; `random`, from 0 to 1, is for the pauses.
     ///
     /// Killed while it pauses, the process leaves the message as the last call left it.
     pub async fn attempt<F, Fut>(&self, has_waited: bool, random: f64, call: F) -> Attempt
     where
-        F: Fn() -> Fut,
+        F: Fn() -> Option<Fut>,
         Fut: Future<Output = Result<(), Failure>>,
     {
         let started = Instant::now();
@@ -126,8 +106,11 @@ impl Channel {
         let mut failed = None;
         let mut has_waited = has_waited;
         loop {
-            match self.admit(Instant::now(), has_waited) {
-                Ok(()) => {}
+            let Some(call) = call() else {
+                return Attempt::Told;
+            };
+            let ticket = match self.admit(Instant::now(), has_waited) {
+                Ok(ticket) => ticket,
                 Err(Held::Paced { wait })
                     if wait <= SHORT_TURN && started.elapsed() < SHORT_TURN =>
                 {
@@ -136,9 +119,9 @@ impl Channel {
                     continue;
                 }
                 Err(held) => return failed.map_or(Attempt::Held(held), Attempt::Failed),
-            }
-            let result = call().await;
-            self.record(Instant::now(), &result);
+            };
+            let result = call.await;
+            self.record(Instant::now(), ticket, result.as_ref().copied());
             let Err(failure) = result else {
                 return Attempt::Told;
             };
@@ -172,14 +155,19 @@ fn signal(failure: &Failure) -> Signal {
     match failure.class {
         Class::Transient | Class::Ambiguous => Signal::Failing { retry_after },
         Class::RateLimited => Signal::Throttling { retry_after },
-        Class::ChannelBroken | Class::Gone => Signal::Refusing,
-        // It judged this message, so it works.
-        Class::Refused => Signal::Alive,
+        Class::ChannelBroken => Signal::Refusing,
+        Class::Gone => Signal::Gone,
+        // It judged this message, so it works; or we do not.
+        Class::Deferred | Class::Refused | Class::KnownOtherwise | Class::HandlerFault => {
+            Signal::Alive
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, time::Duration};
+
     use super::*;
     use crate::{config::Settings, failure::tests::failure, retry_policy::tests::policy};
 
@@ -188,57 +176,96 @@ mod tests {
         Channel::new("the email provider", &policy(), Some(limit))
     }
 
-    fn failed(class: Class) -> Result<(), Failure> {
-        Err(failure(class))
+    /// One attempt whose calls all end so.
+    async fn attempt(channel: &Channel, result: Result<(), Class>) -> Attempt {
+        let call = || Some(async move { result.map_err(failure) });
+        channel.attempt(false, 0.0, call).await
     }
 
-    #[test]
-    fn what_is_wrong_with_one_message_does_not_close_the_way_for_others() {
+    fn is_paused(attempt: &Attempt) -> bool {
+        matches!(attempt, Attempt::Held(Held::Paused { .. }))
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_one_message_does_not_close_the_way_for_others() {
         let channel = channel("none");
-        let now = Instant::now();
-        for _ in 0..100 {
-            assert_eq!(channel.admit(now, false), Ok(()));
-            channel.record(now, &failed(Class::Refused));
+        for class in [
+            Class::Refused,
+            Class::Deferred,
+            Class::KnownOtherwise,
+            Class::HandlerFault,
+        ] {
+            for _ in 0..20 {
+                let failed = Attempt::Failed(failure(class));
+                assert_eq!(attempt(&channel, Err(class)).await, failed);
+            }
         }
         for _ in 0..5 {
-            channel.record(now, &failed(Class::Ambiguous));
+            assert!(!is_paused(&attempt(&channel, Err(Class::Ambiguous)).await));
         }
-        assert!(matches!(
-            channel.admit(now, false),
-            Err(Held::Paused { .. })
-        ));
+        assert!(is_paused(&attempt(&channel, Ok(())).await));
     }
 
-    #[test]
-    fn credentials_that_are_refused_close_it_at_once() {
-        for class in [Class::ChannelBroken, Class::Gone, Class::RateLimited] {
+    #[tokio::test]
+    async fn credentials_that_are_refused_close_it_at_once() {
+        for class in [Class::ChannelBroken, Class::RateLimited] {
             let channel = channel("none");
-            let now = Instant::now();
-            channel.record(now, &failed(class));
-            assert!(matches!(
-                channel.admit(now, false),
-                Err(Held::Paused { .. })
-            ));
+            attempt(&channel, Err(class)).await;
+            assert!(is_paused(&attempt(&channel, Ok(())).await));
         }
+        let channel = channel("none");
+        attempt(&channel, Err(Class::Gone)).await;
+        let held = attempt(&channel, Ok(())).await;
+        assert!(matches!(held, Attempt::Held(Held::Gone { .. })));
     }
 
-    #[test]
-    fn a_probe_that_the_limit_holds_back_leaves_the_way_to_the_next() {
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_the_limit_holds_back_leaves_the_way_to_the_next() {
         let channel = channel("1/m");
-        let now = Instant::now();
-        assert_eq!(channel.admit(now, false), Ok(()));
-        channel.record(now, &failed(Class::ChannelBroken));
-        let probe = now + Duration::from_secs(30);
-        assert!(matches!(
-            channel.admit(probe, true),
-            Err(Held::Paced { .. })
-        ));
-        let probe = now + Duration::from_secs(60);
-        assert_eq!(channel.admit(probe, true), Ok(()));
-        channel.record(probe, &Ok(()));
-        assert!(matches!(
-            channel.admit(probe, true),
-            Err(Held::Paced { .. })
-        ));
+        attempt(&channel, Err(Class::ChannelBroken)).await;
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let held = attempt(&channel, Ok(())).await;
+        assert!(
+            matches!(held, Attempt::Held(Held::Paced { .. })),
+            "{held:?}"
+        );
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let call = || Some(async { Ok(()) });
+        assert_eq!(channel.attempt(true, 0.0, call).await, Attempt::Told);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clear_no_is_tried_again_as_long_as_it_is_wanted() {
+        let channel = channel("none");
+        let calls = Cell::new(0);
+        let call = || {
+            calls.set(calls.get() + 1);
+            Some(async { Err(failure(Class::Transient)) })
+        };
+        let failed = Attempt::Failed(failure(Class::Transient));
+        assert_eq!(channel.attempt(false, 0.0, call).await, failed);
+        assert_eq!(calls.get(), 3);
+
+        let wanted = Cell::new(true);
+        let call = || {
+            wanted
+                .replace(false)
+                .then_some(async { Err(failure(Class::Transient)) })
+        };
+        assert_eq!(channel.attempt(false, 0.0, call).await, Attempt::Told);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_comes_soon_is_waited_for() {
+        let channel = channel("1/s");
+        for _ in 0..2 {
+            assert_eq!(attempt(&channel, Ok(())).await, Attempt::Told);
+        }
+        let ahead = (0..3).map(|_| attempt(&channel, Ok(())));
+        let told = futures_util::future::join_all(ahead).await;
+        assert!(
+            matches!(told[..], [Attempt::Told, Attempt::Told, Attempt::Held(_)]),
+            "{told:?}"
+        );
     }
 }

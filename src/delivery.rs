@@ -23,12 +23,14 @@ use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span, warn};
 
 use crate::{
-    event::Event,
+    attempt::Attempt,
+    event::{Event, EventError},
+    failure::{Class, Failure},
     history::{History, Standing},
     invocation::{Invocation, id, millis},
     orders_topic::{OrdersTopic, Outgoing, PublishError},
-    outcome::{Attempt, Dead, Outcome, Reason, decide},
-    redelivery::{Audience, Original},
+    outcome::{Dead, Outcome, Reason, decide},
+    redelivery::{Audience, Content, Original},
     retry,
     retry_policy::RetryPolicy,
     trace,
@@ -49,7 +51,7 @@ const ONE_PUBLISH: Duration = Duration::from_secs(24);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// An order of a hundred vendors that are all down has a hundred copies.
-const COPIES_AT_ONCE: usize = 8;
+const COPIES_AT_ONCE: usize = 32;
 
 /// How many reasons one line of the log has.
 const MOST_REASONS: usize = 5;
@@ -72,11 +74,13 @@ pub struct Delivery {
 
 /// A message as it was read, whatever is in it.
 #[derive(Debug)]
-struct Message {
+pub struct Message {
     body: String,
     history: History,
     traceparent: Option<String>,
     is_redelivery: bool,
+    /// What it is known by on the bus.
+    known_by: String,
 }
 
 impl Delivery {
@@ -101,6 +105,19 @@ impl Delivery {
 pub struct Told {
     pub vendor: Option<String>,
     pub attempt: Attempt,
+}
+
+/// Makes the attempt, in which a bug must end like any other failure: with an outcome, and a line in the log.
+pub async fn caught(attempt: impl Future<Output = Attempt>) -> Attempt {
+    let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
+    attempt.unwrap_or_else(|_| {
+        Attempt::Failed(Failure {
+            class: Class::HandlerFault,
+            retry_after: None,
+            answer: "the function panicked".to_owned(),
+            nothing_taken: false,
+        })
+    })
 }
 
 impl Deliverer {
@@ -130,48 +147,48 @@ impl Deliverer {
             trace.id = field::Empty,
         );
         async {
-            let (copies, summary) = match self.read(body) {
-                Ok(message) => match Event::from_json(message.body.as_bytes()) {
-                    Ok(event) => {
-                        tracing::Span::current()
-                            .record("order.id", field::display(event.order_id()));
-                        let delivery = Arc::new(Delivery { event, message });
-                        let told = AssertUnwindSafe(tell(Arc::clone(&delivery)))
-                            .catch_unwind()
-                            .await
-                            // A bug must end like any other failure: with an outcome, and a line in the log.
-                            .unwrap_or_else(|_| {
-                                let why = "the function panicked".to_owned();
-                                vec![given_up(delivery.history(), Reason::HandlerFault, why)]
-                            });
-                        self.settle(audience, &delivery.message, Some(&delivery.event), told)
-                    }
-                    Err(error) => {
-                        let why = error.to_string();
-                        let told = vec![given_up(&message.history, Reason::Unreadable, why)];
-                        self.settle(audience, &message, None, told)
-                    }
-                },
-                Err(why) => {
-                    let duration_ms = millis(started.into_std());
+            let duration_ms = || millis(started.into_std());
+            let message = match Message::read(body, &self.policy, OffsetDateTime::now_utc()) {
+                Ok(message) => message,
+                Err(Unread::Condemned) => {
                     info!(
                         outcome = "condemned",
-                        duration_ms, "{function} fails the message: {why}"
+                        duration_ms = duration_ms(),
+                        "{function} fails the message, which was given up, into the dead-letter queue"
+                    );
+                    return failed(StatusCode::UNPROCESSABLE_ENTITY, "dead");
+                }
+                Err(Unread::Unusable(why)) => {
+                    error!(
+                        outcome = "failed",
+                        duration_ms = duration_ms(),
+                        "{function} fails the message: {why}"
                     );
                     return failed(StatusCode::UNPROCESSABLE_ENTITY, "dead");
                 }
             };
+            let policy = &self.policy;
+            let (copies, summary) = match Event::from_json(message.body.as_bytes()) {
+                Ok(event) => {
+                    tracing::Span::current()
+                        .record("order.id", field::display(event.order_id()));
+                    let delivery = Arc::new(Delivery { event, message });
+                    let told = tell(Arc::clone(&delivery)).await;
+                    let now = OffsetDateTime::now_utc();
+                    delivery.settle(audience, told, policy, now, retry::chance)
+                }
+                Err(error) => message.condemn(audience, &error, OffsetDateTime::now_utc()),
+            };
             let published = self.publish_all(copies, started).await;
-            let duration_ms = millis(started.into_std());
             match published {
                 Ok(()) => {
-                    summary.log(function, duration_ms);
+                    summary.log(function, duration_ms());
                     completed()
                 }
                 Err(error) => {
                     error!(
                         outcome = "failed",
-                        duration_ms,
+                        duration_ms = duration_ms(),
                         "{function} could not put the message back onto the bus, and fails it: {error}"
                     );
                     failed(StatusCode::SERVICE_UNAVAILABLE, "later")
@@ -180,81 +197,6 @@ impl Deliverer {
         }
         .instrument(span)
         .await
-    }
-
-    /// The message, or why it is to be failed at once: it is on its way into the dead-letter queue, or no copy can be made
-    /// of it.
-    fn read(&self, envelope: &Bytes) -> Result<Message, &'static str> {
-        let Some(invocation) = Invocation::from_json(envelope) else {
-            error!("the host's envelope cannot be read");
-            return Err("there is no message in the host's envelope");
-        };
-        let span = tracing::Span::current();
-        if let Some(message_id) = &invocation.message_id {
-            span.record("message.id", message_id);
-        }
-        if let Some(count) = invocation.delivery_count {
-            span.record("delivery_count", count);
-        }
-        if let Some(trace_id) = invocation.traceparent.as_deref().and_then(trace::trace_id) {
-            span.record("trace.id", trace_id);
-        }
-        let Ok(body) = String::from_utf8(invocation.body) else {
-            error!("the message is not text, and is none of ours");
-            return Err("no copy can be made of a message that is not text");
-        };
-        let standing = Standing::read(
-            &invocation.properties,
-            invocation.enqueued,
-            &self.policy,
-            OffsetDateTime::now_utc(),
-        );
-        let Standing::Live(history) = standing else {
-            return Err("it was given up, and is on its way into the dead-letter queue");
-        };
-        span.record("generation", history.generation);
-        if history.is_replay {
-            info!("the message was re-sent from a dead-letter queue, and starts afresh");
-        }
-        Ok(Message {
-            body,
-            history,
-            traceparent: invocation.traceparent,
-            is_redelivery: invocation.delivery_count.is_some_and(|count| count > 1),
-        })
-    }
-
-    /// The copies in which the message goes on, and what to say about it.
-    fn settle(
-        &self,
-        audience: Audience,
-        message: &Message,
-        event: Option<&Event>,
-        told: Vec<Told>,
-    ) -> (Vec<Outgoing>, Summary) {
-        let now = OffsetDateTime::now_utc();
-        let original = Original {
-            body: &message.body,
-            event,
-            audience,
-            history: &message.history,
-            traceparent: message.traceparent.as_deref(),
-        };
-        let mut summary = Summary::default();
-        let mut copies = Vec::new();
-        for Told { vendor, attempt } in told {
-            let vendor = vendor.as_deref();
-            let outcome = decide(
-                attempt,
-                &message.history,
-                &self.policy,
-                now,
-                retry::chance(),
-            );
-            summary.add(vendor, &outcome);
-            copies.extend(original.copy_for(vendor, &outcome, now));
-        }
-        (copies, summary)
     }
 
     async fn publish_all(
@@ -275,6 +217,121 @@ impl Deliverer {
     }
 }
 
+/// Why a message is failed at once.
+#[derive(Debug)]
+pub enum Unread {
+    /// It is on its way into the dead-letter queue.
+    Condemned,
+    /// No copy can be made of it.
+    Unusable(&'static str),
+}
+
+impl Message {
+    /// Reads the host's envelope at `now`, and tells the log's span what it is about.
+    ///
+    /// # Errors
+    /// If the message is to be failed at once.
+    pub fn read(
+        envelope: &[u8],
+        policy: &RetryPolicy,
+        now: OffsetDateTime,
+    ) -> Result<Self, Unread> {
+        let invocation = Invocation::from_json(envelope).ok_or(Unread::Unusable(
+            "there is no message in the host's envelope",
+        ))?;
+        let span = tracing::Span::current();
+        if let Some(message_id) = &invocation.message_id {
+            span.record("message.id", message_id);
+        }
+        if let Some(count) = invocation.delivery_count {
+            span.record("delivery_count", count);
+        }
+        if let Some(trace_id) = invocation.traceparent.as_deref().and_then(trace::trace_id) {
+            span.record("trace.id", trace_id);
+        }
+        let body = String::from_utf8(invocation.body)
+            .map_err(|_| Unread::Unusable("it is not text, and no copy can be made of it"))?;
+        let standing = Standing::read(&invocation.properties, invocation.enqueued, policy, now);
+        let Standing::Live(history) = standing else {
+            return Err(Unread::Condemned);
+        };
+        span.record("generation", history.generation);
+        if history.is_replay {
+            info!("the message was re-sent from a dead-letter queue, and starts afresh");
+        }
+        Ok(Self {
+            body,
+            history,
+            traceparent: invocation.traceparent,
+            is_redelivery: invocation.delivery_count.is_some_and(|count| count > 1),
+            known_by: [invocation.sequence_number, invocation.message_id]
+                .map(Option::unwrap_or_default)
+                .join(" "),
+        })
+    }
+
+    fn original<'a>(&'a self, content: Content<'a>, audience: Audience) -> Original<'a> {
+        Original {
+            body: &self.body,
+            content,
+            audience,
+            history: &self.history,
+            traceparent: self.traceparent.as_deref(),
+        }
+    }
+
+    /// The copy that is given up because its body is not ours.
+    fn condemn(
+        &self,
+        audience: Audience,
+        error: &EventError,
+        now: OffsetDateTime,
+    ) -> (Vec<Outgoing>, Summary) {
+        let dead = Dead {
+            reason: Reason::Unreadable,
+            description: error.to_string(),
+        };
+        let content = Content::Unreadable {
+            known_by: &self.known_by,
+        };
+        let vendor = self.history.vendor.as_deref();
+        let copy = self
+            .original(content, audience)
+            .condemned(vendor, &dead, now);
+        let mut summary = Summary::default();
+        summary.add(vendor, &Outcome::Dead(dead));
+        (vec![copy], summary)
+    }
+}
+
+impl Delivery {
+    /// What a function gets of a message with that event.
+    pub fn new(event: Event, message: Message) -> Self {
+        Self { event, message }
+    }
+
+    /// The copies in which the message goes on, and what to say about it. `chance` gives numbers from 0 to 1.
+    pub fn settle(
+        &self,
+        audience: Audience,
+        told: Vec<Told>,
+        policy: &RetryPolicy,
+        now: OffsetDateTime,
+        chance: impl Fn() -> f64,
+    ) -> (Vec<Outgoing>, Summary) {
+        let original = self.message.original(Content::Event(&self.event), audience);
+        let mut summary = Summary::default();
+        let mut copies = Vec::new();
+        for Told { vendor, attempt } in told {
+            let vendor = vendor.as_deref();
+            let outcome = decide(attempt, self.history(), policy, now, chance());
+            summary.add(vendor, &outcome);
+            copies.extend(original.copy_for(vendor, &outcome, now));
+        }
+        (copies, summary)
+    }
+}
+
 /// Tries for minutes: as long as the copy is not on the bus, the original must not be completed. No attempt begins that
 /// could outlast `until` after `started`; `random`, from 0 to 1, is for the pauses.
 ///
@@ -291,39 +348,38 @@ where
     Fut: Future<Output = Result<(), PublishError>>,
 {
     let mut retries = 0;
+    let mut error = PublishError::Unreachable {
+        reason: "the time of the invocation is over".to_owned(),
+    };
     loop {
-        let error = match publish().await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        match error {
-            PublishError::Unsendable(_) | PublishError::TooLarge { .. } => return Err(error),
-            // A right that is missing is one that somebody may give back in a minute.
-            PublishError::Rejected { .. }
-            | PublishError::Busy { .. }
-            | PublishError::Unreachable { .. }
-            | PublishError::Unanswered { .. }
-            | PublishError::NoToken(_) => {}
-        }
-        let pause = retry::backoff(Duration::from_secs(1), LONGEST_PAUSE, retries, random)
-            .max(error.retry_after().unwrap_or_default());
-        if started.elapsed() + pause + ONE_PUBLISH > until {
+        let left = until.saturating_sub(started.elapsed() + ONE_PUBLISH);
+        if left.is_zero() {
             return Err(error);
         }
-        warn!(retry = retries, %error, "the bus does not take the copy of a message, whose lock is held meanwhile");
+        if retries > 0 {
+            // Who asks for more time than there is gets all that there is: a failure would come back at once.
+            let pause = retry::backoff(Duration::from_secs(1), LONGEST_PAUSE, retries - 1, random)
+                .max(error.retry_after().unwrap_or_default())
+                .min(left);
+            warn!(retry = retries, %error, "the bus does not take the copy of a message, whose lock is held meanwhile");
+            tokio::time::sleep(pause).await;
+        }
         retries += 1;
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// The message is given up for all whom it is for.
-fn given_up(history: &History, reason: Reason, description: String) -> Told {
-    Told {
-        vendor: history.vendor.clone(),
-        attempt: Attempt::Impossible(Dead {
-            reason,
-            description,
-        }),
+        error = match publish().await {
+            Ok(()) => return Ok(()),
+            // No later attempt is another.
+            Err(error @ (PublishError::Unsendable(_) | PublishError::TooLarge { .. })) => {
+                return Err(error);
+            }
+            // A right that is missing is one that somebody may give back in a minute.
+            Err(
+                error @ (PublishError::Rejected { .. }
+                | PublishError::Busy { .. }
+                | PublishError::Unreachable { .. }
+                | PublishError::Unanswered { .. }
+                | PublishError::NoToken(_)),
+            ) => error,
+        };
     }
 }
 
@@ -345,7 +401,7 @@ fn failed(status: StatusCode, outcome: &str) -> Response {
 
 /// What the log says of one delivery, whose recipients may have fared differently.
 #[derive(Debug, Default)]
-struct Summary {
+pub struct Summary {
     reasons: Vec<String>,
     later: usize,
     dead: usize,
@@ -415,5 +471,52 @@ mod tests {
         );
         assert!(PUBLISH_UNTIL < Duration::from_secs(5 * 60));
         assert!(crate::data_plane::SendLimits::default().total <= ONE_PUBLISH);
+    }
+
+    /// However long the bus asks to be left alone, and however quickly it says so.
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_says_no_at_once_holds_the_message_for_minutes() {
+        for retry_after in [None, Some(Duration::ZERO), Some(Duration::from_secs(300))] {
+            let started = Instant::now();
+            let calls = std::cell::Cell::new(0);
+            let published = publish_patiently(started, PUBLISH_UNTIL, 0.5, async || {
+                calls.set(calls.get() + 1);
+                Err(PublishError::Busy {
+                    status: 503,
+                    detail: String::new(),
+                    retry_after,
+                })
+            })
+            .await;
+            assert!(published.is_err());
+            assert!(calls.get() >= 2);
+            let took = started.elapsed();
+            assert!(
+                took >= PUBLISH_UNTIL - ONE_PUBLISH && took < PUBLISH_UNTIL,
+                "{took:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_publish_begins_that_the_host_would_not_let_end() {
+        let started = Instant::now();
+        tokio::time::advance(PUBLISH_UNTIL - ONE_PUBLISH).await;
+        let never = async || panic!("it is too late");
+        assert!(
+            publish_patiently(started, PUBLISH_UNTIL, 0.5, never)
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_that_comes_again() {
+        let attempt = caught(async { panic!("ada@example.net") }).await;
+        let Attempt::Failed(failure) = attempt else {
+            panic!("{attempt:?}");
+        };
+        assert_eq!(failure.class, Class::HandlerFault);
+        assert!(!failure.answer.contains("ada"));
     }
 }

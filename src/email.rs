@@ -187,36 +187,42 @@ impl EmailSender {
     }
 
     /// Hands the email to the provider. `Ok` means that the provider has taken it, not that it has arrived.
-    ///
-    /// `may_be_there` says that it may have been taken at an earlier attempt. ACS is asked then before it gets it again;
-    /// Resend knows it by its key; with the others it may arrive twice.
-    pub async fn send(&self, email: &Email, may_be_there: bool) -> Result<(), EmailError> {
+    pub async fn send(&self, email: &Email) -> Result<(), EmailError> {
         match self {
-            Self::Acs(client) => client.send(email, may_be_there).await,
+            Self::Acs(client) => client.send(email).await,
             Self::SendGrid(client) => client.send(email).await,
             Self::Resend(client) => client.send(email).await,
             Self::Smtp(client) => client.send(email).await,
         }
     }
 
-    /// The same, with what went wrong in the words of all senders. `otherwise` is the email as it may have been written at
-    /// an earlier attempt: a provider that knows that one under the key takes no other, and answers for it as it did then.
+    /// The same, with what went wrong in the words of all senders.
+    ///
+    /// `may_be_there` says that it may have been taken at an earlier attempt: ACS is asked then before it gets it again,
+    /// Resend knows it by its key, and with the others it may arrive twice. `otherwise` is the email as it may have been
+    /// written at an earlier attempt: who knows that one under the key takes no other, and answers for it as it did then.
     pub async fn attempt(
         &self,
         email: &Email,
-        otherwise: &Email,
+        otherwise: impl FnOnce() -> Email,
         may_be_there: bool,
     ) -> Result<(), Failure> {
-        let mut sent = self.send(email, may_be_there).await;
-        if let Err(EmailError::KnownOtherwise { .. }) = sent {
-            sent = self.send(otherwise, may_be_there).await;
+        if let Self::Acs(client) = self
+            && may_be_there
+        {
+            match client.has_taken(email.key).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // Nobody knows as yet.
+                Err(error) => return Err(error.failure(false)),
+            }
         }
-        sent.map_err(|error| Failure {
-            class: error.class(),
-            retry_after: error.retry_after(),
-            answer: error.to_string(),
-            nothing_taken: matches!(self, Self::Acs(_)) && error.class() != Class::Ambiguous,
-        })
+        let mut sent = self.send(email).await;
+        if let Err(EmailError::KnownOtherwise { .. }) = sent {
+            sent = self.send(&otherwise()).await;
+        }
+        // Of ACS everything but silence is a clear answer, about earlier attempts as well.
+        sent.map_err(|error| error.failure(matches!(self, Self::Acs(_))))
     }
 
     /// The limit on which the provider's documentation lets a new account begin: 30 emails a minute and 100 an hour at
@@ -247,14 +253,20 @@ pub enum EmailError {
         provider: &'static str,
         reason: String,
     },
-    /// The provider is overloaded or down: 3xx, 408, 409, 425, 503, SMTP 4xx. It did not take the email, or takes it
-    /// once however often it is sent with the same key.
+    /// The provider is overloaded or down: 3xx, 408, 425, 503, SMTP 4xx. It did not take the email.
     #[error("{provider} could not take it now: {answer}{}", asks_to_wait(*.retry_after))]
     Busy {
         provider: &'static str,
         answer: String,
         /// How long the provider asks to be left alone.
         retry_after: Option<Duration>,
+    },
+    /// The provider does not take this email now, which says nothing of others: SMTP 4xx about the recipient or the text,
+    /// 409 about an attempt with the same key that is still being worked on.
+    #[error("{provider} does not take this email now: {answer}")]
+    Deferred {
+        provider: &'static str,
+        answer: String,
     },
     /// The provider took no more for now: 429, or a quota.
     #[error("{provider} limits the rate: {answer}{}", asks_to_wait(*.retry_after))]
@@ -291,24 +303,24 @@ fn asks_to_wait(retry_after: Option<Duration>) -> String {
 }
 
 impl EmailError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Unreachable { .. } | Self::Busy { .. } => Class::Transient,
-            Self::Unanswered { .. } => Class::Ambiguous,
-            Self::RateLimited { .. } => Class::RateLimited,
-            Self::Unauthorized { .. } => Class::ChannelBroken,
-            Self::KnownOtherwise { .. } | Self::Refused { .. } => Class::Refused,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Busy { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
-            Self::Unreachable { .. }
-            | Self::Unanswered { .. }
-            | Self::Unauthorized { .. }
-            | Self::KnownOtherwise { .. }
-            | Self::Refused { .. } => None,
+    /// The same in the words of all senders. `is_clear` says that the provider's answers settle what became of earlier
+    /// attempts.
+    fn failure(&self, is_clear: bool) -> Failure {
+        let (class, retry_after) = match self {
+            Self::Unreachable { .. } => (Class::Transient, None),
+            Self::Busy { retry_after, .. } => (Class::Transient, *retry_after),
+            Self::Unanswered { .. } => (Class::Ambiguous, None),
+            Self::RateLimited { retry_after, .. } => (Class::RateLimited, *retry_after),
+            Self::Deferred { .. } => (Class::Deferred, None),
+            Self::Unauthorized { .. } => (Class::ChannelBroken, None),
+            Self::KnownOtherwise { .. } => (Class::KnownOtherwise, None),
+            Self::Refused { .. } => (Class::Refused, None),
+        };
+        Failure {
+            class,
+            retry_after,
+            answer: self.to_string(),
+            nothing_taken: is_clear && class != Class::Ambiguous,
         }
     }
 }

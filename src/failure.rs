@@ -26,12 +26,19 @@ pub enum Class {
     /// Nobody knows whether it was taken: no answer after the request was written, or an error of a server
     /// behind a gateway.
     Ambiguous,
+    /// This message was not taken, and can be later; of others it says nothing: SMTP 4xx about a recipient, 409 about an
+    /// attempt that is still being worked on.
+    Deferred,
     /// Nothing is taken from us: 401, 403, SMTP 535. A person has to mend it.
     ChannelBroken,
     /// The vendor's endpoint is gone (410). A person has to ask the vendor.
     Gone,
     /// This message will never be taken.
     Refused,
+    /// The provider has another email under this one's key.
+    KnownOtherwise,
+    /// The function panicked over it. Another version of it may not.
+    HandlerFault,
 }
 
 impl Class {
@@ -41,9 +48,12 @@ impl Class {
             Self::Transient => "transient",
             Self::RateLimited => "rate-limited",
             Self::Ambiguous => "ambiguous",
+            Self::Deferred => "deferred",
             Self::ChannelBroken => "channel-broken",
             Self::Gone => "gone",
             Self::Refused => "refused",
+            Self::KnownOtherwise => "known-otherwise",
+            Self::HandlerFault => "handler-fault",
         }
     }
 }
@@ -108,9 +118,12 @@ pub(crate) mod tests {
         for class in [
             Class::RateLimited,
             Class::Ambiguous,
+            Class::Deferred,
             Class::ChannelBroken,
             Class::Gone,
             Class::Refused,
+            Class::KnownOtherwise,
+            Class::HandlerFault,
         ] {
             assert_eq!(failure(class).quick_retry(1, Duration::ZERO, 0.0), None);
         }

@@ -13,19 +13,20 @@ use crate::{
     fields::parse_time,
     place_order::is_vendor_id,
     properties::{
-        DEAD_LETTER_REASON, DEAD_LETTER_TIME, FAILURES, FIRST_SEEN, GENERATION, NATIVE_REASON,
-        UNCONFIRMED_SINCE, VENDOR,
+        self, DEAD_LETTER_REASON, DEAD_LETTER_TIME, FAILURES, FIRST_SEEN, GENERATION, HELD_SECONDS,
+        NATIVE_REASON, UNCONFIRMED_SINCE, VENDOR,
     },
-    retry_policy::RetryPolicy,
+    retry_policy::{GRACE, RetryPolicy},
 };
 
-/// A condemned copy that is on its way into the dead-letter queue gets there within a second or so. After this time
-/// somebody has taken it out of there.
+/// A condemned copy is on the bus within seconds of its condemnation. One that came later was taken out of the
+/// dead-letter queue.
 const CONDEMNED_FOR: time::Duration = time::Duration::minutes(5);
 
-/// How long after its deadline a scheduled copy may arrive. The bus is late by seconds; what comes later has lain
-/// somewhere, in a dead-letter queue or in front of an app that was stopped, and has not had its tries.
-const LATEST_AFTER_DEADLINE: Duration = Duration::from_secs(60 * 60);
+/// How long after its deadline a live message may come: its grace, and the longest wait that anybody may ask for. What
+/// comes later has lain somewhere, in a dead-letter queue or in front of an app that was stopped, and has not had its
+/// tries.
+const LATEST_AFTER_DEADLINE: Duration = GRACE.saturating_mul(3);
 
 /// In the place of an id that can't be one: it is nobody's, and so the message reaches nobody instead of everybody.
 const NO_VENDOR: &str = "?";
@@ -35,7 +36,7 @@ const NO_VENDOR: &str = "?";
 pub enum Standing {
     /// Try to deliver it.
     Live(History),
-    /// It was given up a moment ago and is on its way into the dead-letter queue: fail it at once.
+    /// It was given up, and is on its way into the dead-letter queue: fail it at once.
     Condemned,
 }
 
@@ -46,8 +47,8 @@ pub struct History {
     pub generation: u32,
     pub failures: u32,
     pub first_seen: OffsetDateTime,
-    /// When this copy came to its queue or subscription: the same at each of its deliveries.
-    pub enqueued: OffsetDateTime,
+    /// For how long it only waited, for its turn or for an operator.
+    pub held: Duration,
     /// Since when an attempt may have reached the recipient without our knowing.
     pub unconfirmed_since: Option<OffsetDateTime>,
     /// An operator has re-sent it.
@@ -62,15 +63,20 @@ impl History {
             generation: 0,
             failures: 0,
             first_seen: now,
-            enqueued: now,
+            held: Duration::ZERO,
             unconfirmed_since: None,
             is_replay: false,
         }
     }
+
+    /// When it has been tried for long enough.
+    pub fn deadline(&self, policy: &RetryPolicy) -> OffsetDateTime {
+        self.first_seen + policy.deadline() + self.held
+    }
 }
 
 impl Standing {
-    /// `enqueued` is what the host says of it.
+    /// `enqueued` is when it came to its queue or subscription, which the host says. It is the same at each delivery.
     pub fn read(
         properties: &Map<String, Value>,
         enqueued: Option<OffsetDateTime>,
@@ -83,59 +89,66 @@ impl Standing {
                 .find(|(known, _)| known.eq_ignore_ascii_case(name))
                 .map(|(_, value)| value)
         };
-        let text = |name: &str| get(name).and_then(text).filter(|text| !text.is_empty());
-        let time = |name: &str| text(name).and_then(|text| time_of(&text));
-        let count = |name: &str| get(name).and_then(number).unwrap_or(0);
+        let text = |name: &str| {
+            get(name)
+                .and_then(properties::text)
+                .filter(|text| !text.is_empty())
+        };
+        let time = |name: &str| {
+            text(name)
+                .and_then(|text| time_of(&text))
+                .filter(|at| *at <= now)
+        };
+        let count = |name: &str| get(name).and_then(properties::count);
 
         let was_dead = text(NATIVE_REASON).is_some();
         let was_condemned = text(DEAD_LETTER_REASON).is_some();
         if was_condemned && !was_dead {
             // Whoever condemns says when; without a time it can only be taken at its word.
-            let age = time(DEAD_LETTER_TIME).map(|at| (now - at).abs());
+            let condemned = text(DEAD_LETTER_TIME).and_then(|text| time_of(&text));
+            let age = condemned.map(|at| enqueued.unwrap_or(now) - at);
             if age.is_none_or(|age| age < CONDEMNED_FOR) {
                 return Self::Condemned;
             }
         }
-        let first_seen = time(FIRST_SEEN).filter(|at| *at <= now);
-        let has_lain =
-            first_seen.is_some_and(|at| now - at > policy.deadline() + LATEST_AFTER_DEADLINE);
-        let is_replay = was_dead || was_condemned || has_lain;
-        Self::Live(History {
-            vendor: text(VENDOR).map(|vendor| {
-                let vendor = vendor.trim();
-                let is_id = is_vendor_id(vendor);
-                if is_id { vendor } else { NO_VENDOR }.to_owned()
-            }),
-            generation: count(GENERATION),
-            failures: if is_replay { 0 } else { count(FAILURES) },
-            first_seen: first_seen.filter(|_| !is_replay).unwrap_or(now),
-            enqueued: enqueued.filter(|at| *at <= now).unwrap_or(now),
-            unconfirmed_since: time(UNCONFIRMED_SINCE).filter(|at| *at <= now),
-            is_replay,
-        })
+        let mut history = History {
+            vendor: get(VENDOR).map(vendor),
+            generation: generation(count(GENERATION), was_dead || was_condemned, enqueued),
+            failures: count(FAILURES).unwrap_or(0),
+            first_seen: time(FIRST_SEEN).unwrap_or(now),
+            held: Duration::from_secs(count(HELD_SECONDS).unwrap_or(0).into()),
+            unconfirmed_since: time(UNCONFIRMED_SINCE),
+            is_replay: was_dead || was_condemned,
+        };
+        let has_lain = now - history.deadline(policy) > LATEST_AFTER_DEADLINE;
+        if history.is_replay || has_lain {
+            history.failures = 0;
+            history.first_seen = now;
+            history.held = Duration::ZERO;
+        }
+        Self::Live(history)
     }
 }
 
-/// A value as text: `"a"` and `"\"a\""` both occur.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => match serde_json::from_str(text) {
-            Ok(Value::String(inner)) => Some(inner),
-            Ok(_) | Err(_) => Some(text.clone()),
-        },
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+/// The generation that a copy goes on from.
+///
+/// Copies are named by it, and the topic drops a name that it has seen in the last minutes. What an operator re-sends, or a
+/// tool that lost the property, must not come to the names of its earlier life: its copies are counted from the second at
+/// which it was enqueued, which no earlier life has reached and which is the same at each delivery.
+fn generation(known: Option<u32>, is_replay: bool, enqueued: Option<OffsetDateTime>) -> u32 {
+    let second = enqueued.and_then(|at| u32::try_from(at.unix_timestamp()).ok());
+    match known {
+        Some(known) if !is_replay => known,
+        known => known.unwrap_or(0).max(second.unwrap_or(0)),
     }
 }
 
-/// A count, however it is typed: `3`, `3.0`, `"3"`.
-fn number(value: &Value) -> Option<u32> {
-    let text = text(value)?;
-    let number: f64 = text.trim().parse().ok()?;
-    let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
-    // In range, as just checked.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    is_count.then_some(number as u32)
+/// A copy that names a vendor is for nobody else, also if the name is spoilt.
+fn vendor(value: &Value) -> String {
+    let text = properties::text(value).unwrap_or_default();
+    let vendor = text.trim();
+    let is_id = is_vendor_id(vendor);
+    if is_id { vendor } else { NO_VENDOR }.to_owned()
 }
 
 /// A time of ours, or as the host writes a date: without a zone, which then is UTC.
@@ -153,12 +166,17 @@ mod tests {
     use crate::retry_policy::tests::policy;
 
     const NOW: OffsetDateTime = datetime!(2026-11-25 12:00 UTC);
+    const SECOND: u32 = 1_795_608_000;
 
-    fn read(properties: Value) -> Standing {
+    fn read_at(enqueued: OffsetDateTime, properties: Value) -> Standing {
         let Value::Object(properties) = properties else {
             panic!("an object");
         };
-        Standing::read(&properties, None, &policy(), NOW)
+        Standing::read(&properties, Some(enqueued), &policy(), NOW)
+    }
+
+    fn read(properties: Value) -> Standing {
+        read_at(NOW, properties)
     }
 
     fn live(properties: Value) -> History {
@@ -170,11 +188,10 @@ mod tests {
 
     #[test]
     fn a_first_copy_has_no_past() {
-        assert_eq!(
-            live(json!({ "audience": "vendors", "generation": 0 })),
-            History::new(NOW)
-        );
-        assert_eq!(live(json!({})), History::new(NOW));
+        let properties = json!({ "audience": "vendors", "generation": 0 });
+        assert_eq!(live(properties), History::new(NOW));
+        let bare = Standing::read(&Map::new(), None, &policy(), NOW);
+        assert_eq!(bare, Standing::Live(History::new(NOW)));
     }
 
     #[test]
@@ -184,7 +201,7 @@ mod tests {
             generation: 7,
             failures: 3,
             first_seen: datetime!(2026-11-24 12:00 UTC),
-            enqueued: NOW,
+            held: Duration::from_secs(90),
             unconfirmed_since: Some(datetime!(2026-11-24 13:00 UTC)),
             is_replay: false,
         };
@@ -195,13 +212,13 @@ mod tests {
             (json!("\"7\""), json!("3.0")),
         ] {
             let history = live(json!({
-                "vendor": "bakery", "generation": generation, "failures": failures,
+                "vendor": "bakery", "generation": generation, "failures": failures, "held-seconds": 90,
                 "first-seen": "2026-11-24T12:00:00Z", "unconfirmed-since": "2026-11-24T13:00:00",
             }));
             assert_eq!(history, expected);
         }
         let history = live(json!({
-            "Vendor": "\"bakery\"", "Generation": 7, "FAILURES": 3,
+            "Vendor": "\"bakery\"", "Generation": 7, "FAILURES": 3, "Held-Seconds": "90",
             "First-Seen": "2026-11-24T13:00:00+01:00", "unconfirmed-since": "2026-11-24T13:00:00Z",
         }));
         assert_eq!(history, expected);
@@ -216,92 +233,106 @@ mod tests {
             json!([1]),
             json!(null),
             json!("1e300"),
+            json!(u32::MAX),
         ] {
             let history = live(json!({
-                "generation": odd, "failures": odd, "first-seen": odd,
-                "unconfirmed-since": odd,
+                "generation": odd, "failures": odd, "first-seen": odd, "held-seconds": odd, "unconfirmed-since": odd,
             }));
-            assert_eq!(history, History::new(NOW), "{odd}");
+            let expected = History {
+                generation: SECOND,
+                ..History::new(NOW)
+            };
+            assert_eq!(history, expected, "{odd}");
         }
         // A time to come would put the deadline off.
-        let history = live(json!({ "first-seen": "2036-11-24T12:00:00Z" }));
+        let history = live(json!({ "generation": 0, "first-seen": "2036-11-24T12:00:00Z" }));
         assert_eq!(history, History::new(NOW));
     }
 
     #[test]
     fn a_vendor_that_cannot_be_one_is_nobody_and_not_everybody() {
-        for vendor in ["ada@example.net", "the bakery", "a\nb"] {
+        for vendor in [
+            json!("ada@example.net"),
+            json!("the bakery"),
+            json!("a\nb"),
+            json!(""),
+            json!(" "),
+            json!(null),
+            json!(true),
+            json!([]),
+        ] {
             let history = live(json!({ "vendor": vendor }));
             assert_eq!(history.vendor.as_deref(), Some("?"), "{vendor}");
         }
-        assert_eq!(
-            live(json!({ "vendor": " bakery " })).vendor.as_deref(),
-            Some("bakery")
-        );
-        assert_eq!(live(json!({ "vendor": "" })).vendor, None);
+        let history = live(json!({ "vendor": " bakery " }));
+        assert_eq!(history.vendor.as_deref(), Some("bakery"));
     }
 
     #[test]
-    fn what_was_just_given_up_is_condemned() {
-        let reason = "EmailRefused";
-        for time in [
-            "2026-11-25T11:59:59Z",
-            "2026-11-25T11:55:01Z",
-            "2026-11-25T12:00:30Z",
+    fn what_was_given_up_is_condemned_however_long_it_waits_in_the_queue() {
+        for (condemned, enqueued) in [
+            ("2026-11-25T11:59:59Z", NOW),
+            ("2026-11-25T12:00:30Z", NOW),
+            ("2026-11-25T08:00:00Z", datetime!(2026-11-25 08:00:02 UTC)),
         ] {
-            let properties = json!({ "dead-letter-reason": reason, "dead-letter-time": time });
-            assert_eq!(read(properties), Standing::Condemned, "{time}");
+            let properties =
+                json!({ "dead-letter-reason": "EmailRefused", "dead-letter-time": condemned });
+            assert_eq!(
+                read_at(enqueued, properties),
+                Standing::Condemned,
+                "{condemned}"
+            );
         }
-        assert_eq!(
-            read(json!({ "dead-letter-reason": reason })),
-            Standing::Condemned
-        );
-        assert_ne!(
-            read(json!({ "dead-letter-reason": "" })),
-            Standing::Condemned
-        );
+        let reason = |reason: &str| read(json!({ "dead-letter-reason": reason }));
+        assert_eq!(reason("EmailRefused"), Standing::Condemned);
+        assert_ne!(reason(""), Standing::Condemned);
     }
 
     #[test]
-    fn an_operators_replay_starts_afresh_but_for_its_generation() {
+    fn an_operators_replay_starts_afresh() {
         let dead = json!({
-            "audience": "vendors", "vendor": "bakery", "generation": 9, "failures": 30,
+            "audience": "vendors", "vendor": "bakery", "generation": 9, "failures": 30, "held-seconds": 60,
             "first-seen": "2026-11-22T12:00:00Z", "last-error": "transient: answered 503",
             "unconfirmed-since": "2026-11-22T12:00:00Z",
             "dead-letter-reason": "DeadlineExceeded", "dead-letter-time": "2026-11-25T11:59:00Z",
         });
-        let with = |name: &str, value: Option<&str>| {
+        let with = |name: &str, value: &str| {
             let mut properties = dead.clone();
-            match value {
-                Some(value) => properties[name] = json!(value),
-                None => {
-                    properties.as_object_mut().unwrap().remove(name);
-                }
-            }
+            properties[name] = json!(value);
             properties
         };
-        // With Service Bus's own reason, at any time; without it, when the condemnation is old; and when a tool has
-        // taken both reasons out, by the age.
-        let mut bare = with("dead-letter-reason", None);
-        bare["first-seen"] = json!("2026-11-22T10:59:00Z");
+        // With Service Bus's own reason, at any time; without it, when the condemnation is old.
         for properties in [
-            with("DeadLetterReason", Some("MaxDeliveryCountExceeded")),
-            with("dead-letter-time", Some("2026-11-25T11:54:00Z")),
-            bare,
+            with("DeadLetterReason", "MaxDeliveryCountExceeded"),
+            with("deadletterreason", "MaxDeliveryCountExceeded"),
+            with("dead-letter-time", "2026-11-25T11:54:00Z"),
         ] {
             let history = live(properties);
             assert!(history.is_replay);
-            assert_eq!((history.failures, history.generation), (0, 9));
+            assert_eq!((history.failures, history.held), (0, Duration::ZERO));
             assert_eq!(history.first_seen, NOW);
+            assert_eq!(
+                history.generation, SECOND,
+                "its copies have names of their own"
+            );
             assert_eq!(history.vendor.as_deref(), Some("bakery"));
             assert!(history.unconfirmed_since.is_some(), "that may still be so");
         }
     }
 
     #[test]
-    fn a_copy_that_the_bus_brings_just_after_its_deadline_is_no_replay() {
-        let history = live(json!({ "failures": 30, "first-seen": "2026-11-22T11:50:00Z" }));
-        assert!(!history.is_replay);
-        assert_eq!(history.failures, 30);
+    fn what_has_lain_somewhere_has_all_of_its_tries_before_it() {
+        let aged = |first_seen: &str| {
+            live(
+                json!({ "generation": 9, "failures": 30, "held-seconds": 3600, "first-seen": first_seen }),
+            )
+        };
+        // Its deadline is 73 hours after it was first seen.
+        let in_time = aged("2026-11-22T08:01:00Z");
+        assert_eq!(in_time.failures, 30);
+        let too_late = aged("2026-11-22T07:59:00Z");
+        assert_eq!((too_late.failures, too_late.first_seen), (0, NOW));
+        assert!(!too_late.is_replay);
+        assert_eq!(too_late.generation, 9);
     }
 }

@@ -11,7 +11,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use crate::{history, trace};
+use crate::{
+    history,
+    properties::{count, text},
+    trace,
+};
 
 /// The name that every trigger has in its `function.json`.
 const BINDING: &str = "message";
@@ -23,8 +27,10 @@ pub struct Invocation {
     pub body: Vec<u8>,
     /// For the log, where the host told it.
     pub message_id: Option<String>,
+    /// Unique in its queue or subscription, where the host told it.
+    pub sequence_number: Option<String>,
     /// How often the message has been delivered, this time included; where the host told it.
-    pub delivery_count: Option<u64>,
+    pub delivery_count: Option<u32>,
     /// When it came to the queue or subscription.
     pub enqueued: Option<OffsetDateTime>,
     /// The application properties.
@@ -80,10 +86,8 @@ impl Invocation {
                 .get("MessageId")
                 .and_then(text)
                 .filter(|id| is_plain(id)),
-            delivery_count: metadata
-                .get("DeliveryCount")
-                .and_then(text)
-                .and_then(|count| count.parse().ok()),
+            sequence_number: metadata.get("SequenceNumber").and_then(text),
+            delivery_count: metadata.get("DeliveryCount").and_then(count),
             enqueued: enqueued.and_then(|time| history::time_of(&time)),
             properties,
             traceparent,
@@ -123,18 +127,6 @@ fn is_plain(id: &str) -> bool {
         && id
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b":._-".contains(&byte))
-}
-
-/// A metadata value as text: `"1"`, `1`, `"m-1"` and `"\"m-1\""` all occur.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(value) => match serde_json::from_str(value) {
-            Ok(Value::String(text)) => Some(text),
-            Ok(_) | Err(_) => Some(value.clone()),
-        },
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use axum::{
 
 pub mod acs;
 pub mod announce;
+pub mod attempt;
 pub mod breaker;
 pub mod cancel;
 pub mod cancelled_orders;

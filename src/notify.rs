@@ -11,12 +11,12 @@ use tracing::info;
 
 use crate::{
     App,
-    delivery::{Delivery, Told},
+    attempt::Attempt,
+    cancelled_orders::CancelledOrders,
+    delivery::{Delivery, Told, caught},
     email::Email,
     event::{Event, EventKind},
-    history::History,
     order_email,
-    outcome::Attempt,
     redelivery::Audience,
     retry,
 };
@@ -25,47 +25,55 @@ use crate::{
 const LATE: Duration = Duration::hours(1);
 
 pub async fn notify(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
+    let tell_customer = async |delivery: std::sync::Arc<Delivery>| {
+        vec![Told {
+            vendor: None,
+            attempt: caught(tell(&app, &delivery)).await,
+        }]
+    };
     app.deliverer
         .deliver(
             "notify",
             Audience::Customers,
             &headers,
             &body,
-            async |delivery| {
-                vec![Told {
-                    vendor: None,
-                    attempt: tell(&app, &delivery).await,
-                }]
-            },
+            tell_customer,
         )
         .await
 }
 
 async fn tell(app: &App, delivery: &Delivery) -> Attempt {
-    let order_id = delivery.event.order_id();
-    match delivery.event.kind {
-        EventKind::Cancelled { .. } => app.cancelled_orders.note(order_id),
-        EventKind::Placed if app.cancelled_orders.contains(order_id) => {
-            info!("the order was cancelled meanwhile, of which the customer is told instead");
-            return Attempt::Told;
-        }
-        EventKind::Placed => {}
-    }
     let event = &delivery.event;
-    let is_late = is_late(delivery.history(), event.time);
-    let (now, otherwise) = (email(event, is_late), email(event, !is_late));
+    let is_late = is_late(event.time, OffsetDateTime::now_utc());
+    let written = &email(event, is_late);
     app.email_channel
         .attempt(delivery.has_waited(), retry::chance(), || {
-            app.emails
-                .attempt(&now, &otherwise, delivery.may_be_there())
+            if is_overtaken(&app.cancelled_orders, event) {
+                info!("the order was cancelled meanwhile, of which the customer is told instead");
+                return None;
+            }
+            let otherwise = move || email(event, !is_late);
+            let may_be_there = delivery.may_be_there();
+            Some(app.emails.attempt(written, otherwise, may_be_there))
         })
         .await
 }
 
-/// Whether an email about an event of that time says that it is late. All deliveries of a copy say the same, so that
-/// what is sent again after a crash is the same to the byte.
-pub fn is_late(history: &History, event_time: OffsetDateTime) -> bool {
-    history.enqueued - event_time > LATE
+/// Whether the customer is told by a cancellation that this instance knows; it gets to know this one.
+pub fn is_overtaken(cancelled: &CancelledOrders, event: &Event) -> bool {
+    match event.kind {
+        EventKind::Placed => cancelled.tells(event.order_id(), None),
+        EventKind::Cancelled { .. } => {
+            cancelled.note(event);
+            false
+        }
+    }
+}
+
+/// Whether an email about something that happened at that time says that it is late. Repeated attempts may differ in
+/// this and in nothing else: a provider that knows the other email under the key is asked for that one.
+pub fn is_late(event_time: OffsetDateTime, now: OffsetDateTime) -> bool {
+    now - event_time > LATE
 }
 
 fn email(event: &Event, is_late: bool) -> Email {

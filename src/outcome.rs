@@ -8,24 +8,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::{
-    channel::Held,
+    attempt::{Attempt, Held},
     durations,
     failure::{Class, Failure},
     history::History,
-    retry_policy::RetryPolicy,
+    rate_limit::LONGEST_TURN,
+    retry_policy::{GRACE, RetryPolicy},
 };
-
-/// What an attempt to tell one recipient came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attempt {
-    /// The recipient was told, or need not be told any more.
-    Told,
-    /// No call was made.
-    Held(Held),
-    Failed(Failure),
-    /// There is nobody who could be told.
-    Impossible(Dead),
-}
 
 /// What becomes of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +30,7 @@ pub struct Later {
     pub due: OffsetDateTime,
     /// Failed attempts so far, this one included.
     pub failures: u32,
+    pub held: Duration,
     pub unconfirmed_since: Option<OffsetDateTime>,
     /// Class and answer, for `last-error` and the log.
     pub error: String,
@@ -63,12 +53,12 @@ pub enum Reason {
     Unreadable,
     /// The email provider will never take this email.
     EmailRefused,
+    /// The email provider has an email under the same key whose text is none that we would write now.
+    EmailKnown,
     /// The vendor is not in `VENDORS_FILE`, or not in the order.
     UnknownVendor,
     /// `RETRY_DEADLINE` has passed without success.
     DeadlineExceeded,
-    /// A fault in the handler.
-    HandlerFault,
 }
 
 impl Reason {
@@ -76,9 +66,9 @@ impl Reason {
         match self {
             Self::Unreadable => "Unreadable",
             Self::EmailRefused => "EmailRefused",
+            Self::EmailKnown => "EmailKnown",
             Self::UnknownVendor => "UnknownVendor",
             Self::DeadlineExceeded => "DeadlineExceeded",
-            Self::HandlerFault => "HandlerFault",
         }
     }
 }
@@ -86,9 +76,8 @@ impl Reason {
 /// A parked vendor's messages look this often whether it is still parked.
 const PARKED: Duration = Duration::from_secs(10 * 60);
 
-/// The longest that a message waits for its turn at once. The limit may have been raised meanwhile, and
-/// a scheduled message cannot be called back.
-const LONGEST_TURN: Duration = Duration::from_secs(60 * 60);
+/// Nothing comes back sooner over the bus.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What becomes of a message with that history whose attempt came to this at `now`; `random`, from 0 to 1, spreads
 /// what would come back together.
@@ -103,44 +92,53 @@ pub fn decide(
     match attempt {
         Attempt::Told => Outcome::Delivered,
         Attempt::Impossible(dead) => Outcome::Dead(dead),
-        Attempt::Held(held) => self::held(held, history, policy, now, random),
+        Attempt::Held(held) => held_back(held, history, policy, now, random),
         Attempt::Failed(failure) => failed(failure, history, policy, now, random),
     }
 }
 
-fn held(
+/// Nobody was called, which is no reason to give up: only one that others have kept waiting beyond its grace is dead.
+fn held_back(
     held: Held,
     history: &History,
     policy: &RetryPolicy,
     now: OffsetDateTime,
     random: f64,
 ) -> Outcome {
-    let (wait, why) = match held {
+    let (wait, counts, why) = match held {
         Held::Paused { wait, spread } => {
             let why = "paused: not tried while others fail";
-            if let Some(dead) = past_deadline(history, policy, now, why) {
-                return Outcome::Dead(dead);
+            if now >= history.deadline(policy) + GRACE {
+                return Outcome::Dead(deadline_exceeded(history, policy, why));
             }
-            let wait = wait + spread.mul_f64(random);
-            (
-                wait.min(until_deadline(history, policy, now).max(wait_at_least(wait))),
-                why,
-            )
+            (wait + spread.mul_f64(random), true, why)
         }
-        // Whoever only waits for a turn, or for the operator, can still succeed: no deadline ends that.
-        Held::Paced { wait } if wait > LONGEST_TURN => (
-            LONGEST_TURN.mul_f64(1.0 + random / 4.0),
-            "paced: waits its turn under EMAIL_RATE_LIMIT",
-        ),
-        Held::Paced { wait } => (wait, "paced: waits its turn under EMAIL_RATE_LIMIT"),
-        Held::Parked => (
-            PARKED.mul_f64(1.0 + random),
-            "parked: the vendor is in PARKED_VENDORS",
-        ),
+        Held::Gone { wait, spread } => {
+            let why = "gone: not tried while the vendor says that it is gone";
+            (wait + spread.mul_f64(random), false, why)
+        }
+        Held::Paced { wait } => {
+            let wait = match wait {
+                // They would come back together.
+                wait if wait > LONGEST_TURN => LONGEST_TURN.mul_f64(1.0 + random / 4.0),
+                wait => wait,
+            };
+            (wait, false, "paced: waits its turn under EMAIL_RATE_LIMIT")
+        }
+        Held::Parked => {
+            let why = "parked: the vendor is in PARKED_VENDORS";
+            (PARKED.mul_f64(1.0 + random), false, why)
+        }
     };
+    let wait = wait.max(SHORTEST_WAIT);
     Outcome::Later(Later {
         due: now + wait,
         failures: history.failures,
+        held: if counts {
+            history.held
+        } else {
+            history.held + wait
+        },
         unconfirmed_since: history.unconfirmed_since,
         error: why.to_owned(),
         was_tried: false,
@@ -154,62 +152,64 @@ fn failed(
     now: OffsetDateTime,
     random: f64,
 ) -> Outcome {
-    let failures = match failure.class {
-        Class::Refused => {
-            return Outcome::Dead(Dead {
-                reason: Reason::EmailRefused,
-                description: failure.answer,
-            });
-        }
-        Class::RateLimited => history.failures,
-        Class::Transient | Class::Ambiguous | Class::ChannelBroken | Class::Gone => {
-            history.failures.saturating_add(1)
-        }
+    let dead = |reason| {
+        Outcome::Dead(Dead {
+            reason,
+            description: failure.answer.clone(),
+        })
     };
-    let unconfirmed_since = match failure.class {
-        Class::Ambiguous => history.unconfirmed_since.or(Some(now)),
-        _ if failure.nothing_taken => None,
-        _ => history.unconfirmed_since,
+    let deadline = history.deadline(policy);
+    // Until when one more failure is followed by another try, and whether it counts.
+    let (until, counts) = match failure.class {
+        Class::Refused => return dead(Reason::EmailRefused),
+        Class::KnownOtherwise => return dead(Reason::EmailKnown),
+        Class::RateLimited => (Some(deadline + GRACE), false),
+        Class::Gone => (None, true),
+        Class::Transient
+        | Class::Ambiguous
+        | Class::Deferred
+        | Class::ChannelBroken
+        | Class::HandlerFault => (Some(deadline), true),
     };
     let error = failure.to_string();
-    if let Some(dead) = past_deadline(history, policy, now, &error) {
-        return Outcome::Dead(dead);
+    if until.is_some_and(|until| now >= until) {
+        return Outcome::Dead(deadline_exceeded(history, policy, &error));
     }
+    let asked = failure.retry_after.unwrap_or_default();
+    // The last try is at the deadline, but not before anybody who asked for more time wants it.
+    let until_deadline = Duration::try_from(deadline - now).unwrap_or_default();
     let wait = policy.wait(history.failures, failure.retry_after, random);
+    let wait = match until {
+        Some(_) if !until_deadline.is_zero() => wait.min(until_deadline).max(asked),
+        Some(_) | None => wait,
+    };
+    let wait = wait.max(SHORTEST_WAIT);
     Outcome::Later(Later {
-        due: now + wait.min(until_deadline(history, policy, now).max(wait_at_least(wait))),
-        failures,
-        unconfirmed_since,
+        due: now + wait,
+        failures: history.failures.saturating_add(u32::from(counts)),
+        held: match until {
+            Some(_) => history.held,
+            None => history.held + wait,
+        },
+        unconfirmed_since: match failure.class {
+            Class::Ambiguous => history.unconfirmed_since.or(Some(now)),
+            _ if failure.nothing_taken => None,
+            _ => history.unconfirmed_since,
+        },
         error,
         was_tried: true,
     })
 }
 
-/// A wait that is cut off by the deadline still is one.
-fn wait_at_least(wait: Duration) -> Duration {
-    wait.min(Duration::from_secs(1))
-}
-
-fn until_deadline(history: &History, policy: &RetryPolicy, now: OffsetDateTime) -> Duration {
-    let deadline = history.first_seen + policy.deadline();
-    Duration::try_from(deadline - now).unwrap_or_default()
-}
-
-fn past_deadline(
-    history: &History,
-    policy: &RetryPolicy,
-    now: OffsetDateTime,
-    last: &str,
-) -> Option<Dead> {
-    let passed = until_deadline(history, policy, now).is_zero();
-    passed.then(|| Dead {
+fn deadline_exceeded(history: &History, policy: &RetryPolicy, last: &str) -> Dead {
+    Dead {
         reason: Reason::DeadlineExceeded,
         description: format!(
             "not delivered within {}, after {} failed attempts; {last}",
             durations::written(policy.deadline()),
             history.failures
         ),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -255,8 +255,10 @@ mod tests {
         for class in [
             Class::Transient,
             Class::Ambiguous,
+            Class::Deferred,
             Class::ChannelBroken,
             Class::Gone,
+            Class::HandlerFault,
         ] {
             let first = later(failed(class), &history(0, seconds(0)), 0.0);
             assert_eq!(first.due, NOW + seconds(30));
@@ -269,13 +271,20 @@ mod tests {
         }
     }
 
+    fn asks_for(class: Class, wait: u64) -> Attempt {
+        Attempt::Failed(Failure {
+            retry_after: Some(seconds(wait)),
+            ..failure(class)
+        })
+    }
+
     #[test]
     fn a_rate_limit_waits_as_it_is_asked_to_and_does_not_count() {
-        let limited = Attempt::Failed(Failure {
-            retry_after: Some(seconds(600)),
-            ..failure(Class::RateLimited)
-        });
-        let limited = later(limited, &history(2, seconds(0)), 0.0);
+        let limited = later(
+            asks_for(Class::RateLimited, 600),
+            &history(2, seconds(0)),
+            0.0,
+        );
         assert_eq!((limited.due, limited.failures), (NOW + seconds(600), 2));
     }
 
@@ -301,78 +310,127 @@ mod tests {
         assert_eq!(later(asked, &doubtful, 0.0).unconfirmed_since, None);
     }
 
-    #[test]
-    fn what_is_refused_is_dead_at_once() {
-        let outcome = decide(
-            failed(Class::Refused),
-            &history(0, seconds(0)),
-            &policy(),
-            NOW,
-            0.0,
-        );
-        let Outcome::Dead(dead) = outcome else {
-            panic!("{outcome:?}");
-        };
-        assert_eq!(dead.reason, Reason::EmailRefused);
+    fn dead(attempt: Attempt, history: &History) -> Dead {
+        match decide(attempt, history, &policy(), NOW, 0.0) {
+            Outcome::Dead(dead) => dead,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn the_last_attempt_is_at_the_deadline_and_then_it_is_dead() {
+    fn what_is_refused_is_dead_at_once() {
+        let fresh = history(0, seconds(0));
+        assert_eq!(
+            dead(failed(Class::Refused), &fresh).reason,
+            Reason::EmailRefused
+        );
+        assert_eq!(
+            dead(failed(Class::KnownOtherwise), &fresh).reason,
+            Reason::EmailKnown
+        );
+    }
+
+    #[test]
+    fn the_last_try_is_at_the_deadline_and_then_it_is_dead() {
         let deadline = policy().deadline();
-        let almost = later(
-            failed(Class::Transient),
-            &history(99, deadline - seconds(600)),
-            1.0,
+        let almost = history(99, deadline - seconds(600));
+        assert_eq!(
+            later(failed(Class::Transient), &almost, 1.0).due,
+            NOW + seconds(600)
         );
-        assert_eq!(almost.due, NOW + seconds(600));
-        let just = later(
-            failed(Class::Transient),
-            &history(99, deadline - Duration::from_millis(1)),
-            1.0,
+        // Nobody is called before the time that they asked for.
+        let asked = later(asks_for(Class::Transient, 3600), &almost, 0.0);
+        assert_eq!(asked.due, NOW + seconds(3600));
+        let just = history(99, deadline - Duration::from_millis(1));
+        assert_eq!(
+            later(failed(Class::Transient), &just, 1.0).due,
+            NOW + seconds(1)
         );
-        assert_eq!(just.due, NOW + seconds(1));
-        for attempt in [
-            failed(Class::Transient),
-            failed(Class::RateLimited),
-            Attempt::Held(Held::Paused {
-                wait: seconds(30),
-                spread: seconds(30),
-            }),
+
+        let over = history(99, deadline);
+        for class in [
+            Class::Transient,
+            Class::Ambiguous,
+            Class::Deferred,
+            Class::HandlerFault,
         ] {
-            let outcome = decide(attempt, &history(99, deadline), &policy(), NOW, 0.0);
-            let Outcome::Dead(dead) = outcome else {
-                panic!("{outcome:?}");
-            };
+            let dead = dead(failed(class), &over);
             assert_eq!(dead.reason, Reason::DeadlineExceeded);
             assert!(dead.description.contains("72h"), "{}", dead.description);
         }
     }
 
     #[test]
-    fn who_is_held_comes_back_spread_out_and_has_not_failed() {
+    fn who_was_not_tried_at_the_deadline_has_an_hour_of_grace() {
         let paused = || {
             Attempt::Held(Held::Paused {
-                wait: seconds(20),
-                spread: seconds(60),
+                wait: seconds(600),
+                spread: seconds(600),
             })
         };
-        for (random, due) in [(0.0, 20), (0.5, 50), (1.0, 80)] {
-            let held = later(paused(), &history(3, seconds(0)), random);
-            assert_eq!((held.due, held.failures), (NOW + seconds(due), 3));
-            assert!(!held.was_tried);
-        }
+        let deadline = policy().deadline();
+        let over = history(99, deadline + seconds(3599));
+        assert_eq!(later(paused(), &over, 0.0).due, NOW + seconds(600));
+        assert_eq!(later(failed(Class::RateLimited), &over, 0.0).failures, 99);
+        let long_over = history(99, deadline + seconds(3600));
+        assert_eq!(dead(paused(), &long_over).reason, Reason::DeadlineExceeded);
+        assert_eq!(
+            dead(failed(Class::RateLimited), &long_over).reason,
+            Reason::DeadlineExceeded
+        );
     }
 
     #[test]
-    fn waiting_for_a_turn_or_for_the_operator_has_no_deadline() {
+    fn who_is_held_comes_back_spread_out_and_has_not_failed() {
+        let paused = |wait, spread| {
+            Attempt::Held(Held::Paused {
+                wait: seconds(wait),
+                spread: seconds(spread),
+            })
+        };
+        for (random, due) in [(0.0, 20), (0.5, 50), (1.0, 80)] {
+            let held = later(paused(20, 60), &history(3, seconds(0)), random);
+            assert_eq!((held.due, held.failures), (NOW + seconds(due), 3));
+            assert_eq!(held.held, Duration::ZERO);
+            assert!(!held.was_tried);
+        }
+        let at_once = later(paused(0, 0), &history(3, seconds(0)), 0.0);
+        assert_eq!(at_once.due, NOW + seconds(1));
+    }
+
+    #[test]
+    fn waiting_for_a_turn_or_for_a_person_has_no_deadline_and_costs_none() {
         let old = history(0, policy().deadline() * 2);
-        let turn = Attempt::Held(Held::Paced { wait: seconds(90) });
-        assert_eq!(later(turn, &old, 1.0).due, NOW + seconds(90));
-        let far = Attempt::Held(Held::Paced {
-            wait: seconds(90_000),
-        });
-        assert_eq!(later(far, &old, 0.0).due, NOW + LONGEST_TURN);
-        let parked = Attempt::Held(Held::Parked);
-        assert_eq!(later(parked, &old, 0.0).due, NOW + PARKED);
+        let gone = Held::Gone {
+            wait: seconds(5),
+            spread: seconds(0),
+        };
+        for (held, random, wait) in [
+            (Held::Paced { wait: seconds(90) }, 1.0, seconds(90)),
+            (
+                Held::Paced {
+                    wait: seconds(90_000),
+                },
+                0.0,
+                LONGEST_TURN,
+            ),
+            (Held::Parked, 0.0, PARKED),
+            (gone, 1.0, seconds(5)),
+        ] {
+            let later = later(Attempt::Held(held), &old, random);
+            assert_eq!((later.due, later.held), (NOW + wait, wait));
+        }
+        let gone = later(failed(Class::Gone), &old, 0.0);
+        assert_eq!(gone.held, seconds(30));
+
+        // What it has waited so puts the deadline off.
+        let waited = History {
+            held: policy().deadline(),
+            ..history(0, policy().deadline() + seconds(60))
+        };
+        assert_eq!(
+            later(failed(Class::Transient), &waited, 0.0).due,
+            NOW + seconds(30)
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The names of the application properties that our messages carry.
+//! The application properties that our messages carry: their names, and how to read a value whatever its type.
 //!
-//! All are lower-case, because over REST a property travels as a header and the Service Bus crate lower-cases its name.
-//! Who reads them must expect any of them to be missing, or of another type: an operator's tool may have typed them.
+//! All names are lower-case, because over REST a property travels as a header and the Service Bus crate lower-cases its
+//! name. Who reads them must expect any of them to be missing, or of another type: an operator's tool may have typed them.
+
+use serde_json::Value;
 
 /// `customers` or `vendors`: set by the rule of the subscription, or by whoever sends a copy for one of them.
 pub const AUDIENCE: &str = "audience";
@@ -15,6 +17,8 @@ pub const FAILURES: &str = "failures";
 pub const FIRST_SEEN: &str = "first-seen";
 /// When an attempt ended of which nobody knows whether it reached the recipient, the first of them; RFC 3339.
 pub const UNCONFIRMED_SINCE: &str = "unconfirmed-since";
+/// Seconds for which it only waited, for its turn or for an operator: they do not count towards the deadline.
+pub const HELD_SECONDS: &str = "held-seconds";
 /// Class and answer of the last failure.
 pub const LAST_ERROR: &str = "last-error";
 /// Why it was given up, from a closed list; only condemned copies and the dead letters that they become have it.
@@ -30,3 +34,24 @@ pub const DIAGNOSTIC_ID: &str = "diagnostic-id";
 /// Service Bus's own property of a dead letter. A message that has it was re-sent from a dead-letter queue.
 pub const NATIVE_REASON: &str = "DeadLetterReason";
 pub const NATIVE_DESCRIPTION: &str = "DeadLetterErrorDescription";
+
+/// A value as text: `"a"` and `"\"a\""` both occur, as the host escapes some twice.
+pub fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Value::String(inner)) => Some(inner),
+            Ok(_) | Err(_) => Some(text.clone()),
+        },
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A count, however it is typed: `3`, `3.0`, `"3"`. Far below the largest number, so that one can be added to it.
+pub fn count(value: &Value) -> Option<u32> {
+    let number: f64 = text(value)?.trim().parse().ok()?;
+    let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX / 2)).contains(&number);
+    // In range, as just checked.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    is_count.then_some(number as u32)
+}

@@ -82,9 +82,10 @@ impl Answer {
                 answer,
                 retry_after,
             },
-            // A redirect comes from something in between, such as a maintenance page. 409 is
-            // about an attempt with the same key that is still being worked on.
-            300..400 | 408 | 409 | 425 | 503 => EmailError::Busy {
+            // An attempt with the same key is still being worked on.
+            409 => EmailError::Deferred { provider, answer },
+            // A redirect comes from something in between, such as a maintenance page.
+            300..400 | 408 | 425 | 503 => EmailError::Busy {
                 provider,
                 answer,
                 retry_after,
@@ -293,12 +294,14 @@ mod tests {
             EmailError::Busy { .. } => "busy",
             EmailError::RateLimited { .. } => "rate-limited",
             EmailError::Unauthorized { .. } => "unauthorized",
+            EmailError::Deferred { .. } => "deferred",
             EmailError::KnownOtherwise { .. } => "known otherwise",
             EmailError::Refused { .. } => "refused",
         };
-        for status in [302, 307, 408, 409, 425, 503] {
+        for status in [302, 307, 408, 425, 503] {
             assert_eq!(class(status), "busy", "{status}");
         }
+        assert_eq!(class(409), "deferred");
         assert_eq!(class(429), "rate-limited");
         for status in [400, 404, 405, 406, 410, 413, 415, 422, 451] {
             assert_eq!(class(status), "refused", "{status}");

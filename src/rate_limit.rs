@@ -16,6 +16,13 @@ use crate::{
 
 const VARIABLE: &str = "EMAIL_RATE_LIMIT";
 
+/// The longest that a message waits for its turn at once, and so the longest that a place in the line is kept. The limit may
+/// have been raised meanwhile, and a scheduled message cannot be called back.
+pub const LONGEST_TURN: Duration = Duration::from_secs(60 * 60);
+
+/// A turn that comes as soon as this is waited for in the call: the way over the bus takes about as long.
+pub const SHORT_TURN: Duration = Duration::from_secs(2);
+
 /// Each call within the longest window is remembered.
 const LARGEST_COUNT: u32 = 100_000;
 
@@ -84,15 +91,23 @@ impl RateLimit {
             return Ok(());
         }
         let in_line = self.next(&self.line, now);
+        let room = self.next(&self.calls, now);
         let is_turn = has_waited || in_line <= now;
-        if is_turn && self.next(&self.calls, now) <= now {
+        if is_turn && room <= now {
             self.push(now, has_waited);
             return Ok(());
         }
+        if has_waited && room - now <= SHORT_TURN {
+            // It is early, and has its place already.
+            return Err(room - now);
+        }
         // The line may know less than the calls: what came from another instance has no place in it.
-        let at = in_line.max(self.next(&self.calls, now));
-        self.line.push_back(at);
-        self.trim();
+        let at = in_line.max(room);
+        // Who is sent away for longer comes back before, and would leave its place empty.
+        if at - now <= LONGEST_TURN {
+            self.line.push_back(at);
+            self.trim();
+        }
         Err(at - now)
     }
 
@@ -189,6 +204,34 @@ mod tests {
         // All of the 120 went out, at the pace of the tighter limit: ten minutes have room for 100.
         assert_eq!(calls.len() + waiting.len(), 120);
         assert!(calls.len() >= 95, "{} of 100", calls.len());
+    }
+
+    /// Two thousand messages at once, brought back by a bus that is late and knows whole seconds only.
+    #[test]
+    fn a_backlog_drains_at_the_pace_of_the_limit_and_leaves_nothing_behind() {
+        for (limit, ideal) in [("30/m,100/h", seconds(19 * 3600)), ("2/s", seconds(1000))] {
+            let mut limit = RateLimit::parse(limit).unwrap();
+            let start = Instant::now();
+            let mut waiting: std::collections::BTreeSet<(Duration, u32, bool)> =
+                (0..2000).map(|n| (Duration::ZERO, n, false)).collect();
+            let mut last = Duration::ZERO;
+            while let Some((at, n, has_waited)) = waiting.pop_first() {
+                last = at;
+                if let Err(wait) = limit.admit(start + at, has_waited) {
+                    let due = at + wait.min(LONGEST_TURN + Duration::from_millis(u64::from(n)));
+                    let due = if wait > SHORT_TURN {
+                        Duration::from_secs(due.as_secs() + 1)
+                            + Duration::from_millis(u64::from(n % 400))
+                    } else {
+                        due
+                    };
+                    waiting.insert((due, n, true));
+                }
+            }
+            assert!(last < ideal.mul_f64(1.15), "{last:?} for {ideal:?}");
+            let next = limit.admit(start + last, false).err().unwrap_or_default();
+            assert!(next <= LONGEST_TURN, "the next waits {next:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::{
     outcome::{Dead, Later, Outcome},
     properties::{
         AUDIENCE, DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, DEAD_LETTER_TIME, DIAGNOSTIC_ID,
-        FAILURES, FIRST_SEEN, GENERATION, LAST_ERROR, TRACEPARENT, UNCONFIRMED_SINCE, VENDOR,
+        FAILURES, FIRST_SEEN, GENERATION, HELD_SECONDS, LAST_ERROR, TRACEPARENT, UNCONFIRMED_SINCE,
+        VENDOR,
     },
 };
 
@@ -52,12 +53,21 @@ impl Audience {
     }
 }
 
+/// What is in a message.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    Event(&'a Event),
+    /// Nothing of ours. What the message is known by on the bus tells it from others of the same body.
+    Unreadable {
+        known_by: &'a str,
+    },
+}
+
 /// What a copy is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Original<'a> {
     pub body: &'a str,
-    /// What the body says, if it can be read.
-    pub event: Option<&'a Event>,
+    pub content: Content<'a>,
     pub audience: Audience,
     pub history: &'a History,
     pub traceparent: Option<&'a str>,
@@ -86,6 +96,10 @@ impl Original<'_> {
         add(FAILURES, PropertyValue::Integer(later.failures.into()));
         add(FIRST_SEEN, time(self.history.first_seen));
         add(LAST_ERROR, text(&later.error));
+        if !later.held.is_zero() {
+            let seconds = i64::try_from(later.held.as_secs()).unwrap_or(i64::MAX);
+            add(HELD_SECONDS, PropertyValue::Integer(seconds));
+        }
         if let Some(since) = later.unconfirmed_since {
             add(UNCONFIRMED_SINCE, time(since));
         }
@@ -110,13 +124,14 @@ impl Original<'_> {
 
     fn copy(&self, vendor: Option<&str>) -> Outgoing {
         let generation = self.history.generation.saturating_add(1);
-        let root = match self.event {
-            Some(event) => event.id(),
+        let (root, label, correlation_id) = match self.content {
+            Content::Event(event) => (event.id(), event.kind.name(), event.order_id().to_string()),
             // Its own id may be that of an event, whose copies must not be taken for this one's.
-            None => format!(
-                "unreadable:{}",
-                Uuid::new_v5(&UNREADABLE, self.body.as_bytes())
-            ),
+            Content::Unreadable { known_by } => {
+                let name = format!("{known_by}\n{}", self.body);
+                let id = Uuid::new_v5(&UNREADABLE, name.as_bytes());
+                (format!("unreadable:{id}"), "unreadable", String::new())
+            }
         };
         let audience = self.audience.name();
         let message_id = match vendor {
@@ -140,14 +155,8 @@ impl Original<'_> {
         }
         Outgoing {
             message_id,
-            label: self
-                .event
-                .map_or("unreadable", |event| event.kind.name())
-                .to_owned(),
-            correlation_id: self
-                .event
-                .map(|event| event.order_id().to_string())
-                .unwrap_or_default(),
+            label: label.to_owned(),
+            correlation_id,
             content_type: event::CONTENT_TYPE.into(),
             body: self.body.to_owned(),
             scheduled_enqueue_time: None,
@@ -201,6 +210,7 @@ mod tests {
         Later {
             due: NOW + Duration::from_secs(300),
             failures: 3,
+            held: Duration::from_secs(90),
             unconfirmed_since: Some(NOW),
             error: "transient: said \"no\\\"\n".to_owned(),
             was_tried: true,
@@ -210,7 +220,7 @@ mod tests {
     fn original<'a>(event: &'a Event, body: &'a str, history: &'a History) -> Original<'a> {
         Original {
             body,
-            event: Some(event),
+            content: Content::Event(event),
             audience: Audience::Vendors,
             history,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
@@ -243,6 +253,7 @@ mod tests {
             ("vendor", text("bakery")),
             ("generation", PropertyValue::Integer(5)),
             ("failures", PropertyValue::Integer(3)),
+            ("held-seconds", PropertyValue::Integer(90)),
             ("first-seen", text("2026-11-25T11:00:00Z")),
             ("unconfirmed-since", text("2026-11-25T12:00:00Z")),
             ("last-error", text("transient: said 'no/' ")),
@@ -308,16 +319,20 @@ mod tests {
                 }
             }
         }
-        let unreadable = |body| {
+        let unreadable = |body, known_by| {
             let history = History::new(NOW);
             let original = Original {
-                event: None,
+                content: Content::Unreadable { known_by },
                 ..original(&placed, body, &history)
             };
             original.later(None, &later()).message_id
         };
-        ids.extend([unreadable("x"), unreadable("y")]);
-        assert_eq!(unreadable("x"), unreadable("x"));
+        ids.extend([
+            unreadable("x", "1"),
+            unreadable("y", "1"),
+            unreadable("x", "2"),
+        ]);
+        assert_eq!(unreadable("x", "1"), unreadable("x", "1"));
         let count = ids.len();
         ids.sort();
         ids.dedup();

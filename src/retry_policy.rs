@@ -15,6 +15,10 @@ const DEADLINE: &str = "RETRY_DEADLINE";
 /// Service Bus expires a message of ours after 14 days, and a schedule can't be longer than what it is part of.
 const LONGEST: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
+/// How much longer a message may live that nobody has called for at its deadline: its last try comes when the other side
+/// is not left alone any more.
+pub const GRACE: Duration = Duration::from_secs(60 * 60);
+
 /// What is added to a wait at most, as a part of it: what failed together does not come back together. It never makes a
 /// wait shorter, for somebody may have asked for it.
 const JITTER: f64 = 0.25;

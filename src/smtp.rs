@@ -327,6 +327,11 @@ fn failure(phase: Phase, error: &Error) -> EmailError {
         Some(enhanced) => format!("{code} {enhanced}"),
         None => code.to_string(),
     };
+    // 421 is about the connection, and what comes before a recipient is about us.
+    let about_this_email = matches!(phase, Phase::Recipient | Phase::Message);
+    if error.is_transient() && about_this_email && u16::from(code) != 421 {
+        return EmailError::Deferred { provider, answer };
+    }
     if error.is_transient() {
         return EmailError::Busy {
             provider,

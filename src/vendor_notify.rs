@@ -5,7 +5,7 @@
 //! cannot be told now gets a copy of its own, which comes later and concerns no one else. A process that is killed
 //! before the end tells all of them again, under the webhook ids that they know.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{body::Bytes, extract::State, http::HeaderMap, response::Response};
 use futures_util::future::join_all;
@@ -16,14 +16,17 @@ use uuid::Uuid;
 
 use crate::{
     App,
-    channel::Held,
-    delivery::{Delivery, Told},
+    attempt::{Attempt, Held},
+    cancelled_orders::CancelledOrders,
+    delivery::{Delivery, Told, caught},
     event::{Event, EventKind},
+    failure::Failure,
     invocation::millis,
     order::{LineItem, Money},
-    outcome::{Attempt, Dead, Reason},
+    outcome::{Dead, Reason},
     redelivery::Audience,
     retry,
+    vendors::Vendor,
     webhook::Webhook,
 };
 
@@ -31,26 +34,24 @@ use crate::{
 const WEBHOOKS: Uuid = Uuid::from_u128(0x2b6c_9d1e_47a3_4f58_8e21_0c94_d7b5_36fa);
 
 pub async fn vendor_notify(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
+    let tell_vendors = async |delivery: Arc<Delivery>| {
+        let tell = async |vendor_id: &str| Told {
+            attempt: caught(tell(&app, &delivery, vendor_id)).await,
+            vendor: Some(vendor_id.to_owned()),
+        };
+        let lines = lines_by_vendor(&delivery.event);
+        match &delivery.history().vendor {
+            Some(vendor_id) => vec![tell(vendor_id).await],
+            None => join_all(lines.keys().map(|vendor_id| tell(vendor_id))).await,
+        }
+    };
     app.deliverer
         .deliver(
             "vendor-notify",
             Audience::Vendors,
             &headers,
             &body,
-            async |delivery| {
-                if let EventKind::Cancelled { .. } = delivery.event.kind {
-                    app.cancelled_orders.note(delivery.event.order_id());
-                }
-                let tell = async |vendor_id: &str| Told {
-                    attempt: tell(&app, &delivery, vendor_id).await,
-                    vendor: Some(vendor_id.to_owned()),
-                };
-                let lines = lines_by_vendor(&delivery.event);
-                match &delivery.history().vendor {
-                    Some(vendor_id) => vec![tell(vendor_id).await],
-                    None => join_all(lines.keys().map(|vendor_id| tell(vendor_id))).await,
-                }
-            },
+            tell_vendors,
         )
         .await
 }
@@ -69,36 +70,55 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
             description: format!("the vendor {vendor_id} is not in {place}"),
         });
     };
-    if event.kind == EventKind::Placed && app.cancelled_orders.contains(event.order_id()) {
-        info!(
-            vendor = vendor_id,
-            "the order was cancelled meanwhile, of which the vendor {vendor_id} is told instead"
-        );
-        return Attempt::Told;
-    }
+    let is_overtaken = || {
+        let is_overtaken = is_overtaken(&app.cancelled_orders, event, vendor_id);
+        if is_overtaken {
+            info!(
+                vendor = vendor_id,
+                "the order was cancelled meanwhile, of which the vendor {vendor_id} is told instead"
+            );
+        }
+        is_overtaken
+    };
     if vendor.is_parked {
-        return Attempt::Held(Held::Parked);
+        return match is_overtaken() {
+            true => Attempt::Told,
+            false => Attempt::Held(Held::Parked),
+        };
     }
     let webhook = &webhook(event, vendor_id, lines);
     vendor
         .channel
-        .attempt(delivery.has_waited(), retry::chance(), async || {
-            let started = Instant::now();
-            let answer = app
-                .webhooks
-                .deliver(vendor, webhook, OffsetDateTime::now_utc())
-                .await;
-            let duration_ms = millis(started);
-            answer.map_err(|error| error.failure())?;
-            info!(
-                vendor = vendor_id,
-                webhook.id = webhook.id,
-                duration_ms,
-                "told the vendor {vendor_id}"
-            );
-            Ok(())
+        .attempt(delivery.has_waited(), retry::chance(), || {
+            (!is_overtaken()).then(|| deliver(app, vendor, webhook))
         })
         .await
+}
+
+async fn deliver(app: &App, vendor: &Vendor, webhook: &Webhook) -> Result<(), Failure> {
+    let started = Instant::now();
+    let now = OffsetDateTime::now_utc();
+    let answer = app.webhooks.deliver(vendor, webhook, now).await;
+    answer.map_err(|error| error.failure())?;
+    info!(
+        vendor = vendor.id,
+        webhook.id = webhook.id,
+        duration_ms = millis(started),
+        "told the vendor {}",
+        vendor.id
+    );
+    Ok(())
+}
+
+/// Whether the vendor is told by a cancellation that this instance knows; it gets to know this one.
+pub fn is_overtaken(cancelled: &CancelledOrders, event: &Event, vendor_id: &str) -> bool {
+    match event.kind {
+        EventKind::Placed => cancelled.tells(event.order_id(), Some(vendor_id)),
+        EventKind::Cancelled { .. } => {
+            cancelled.note(event);
+            false
+        }
+    }
 }
 
 /// The lines of each vendor, in the order's own sequence.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use fastrand::Rng;
 use orderup::{
     orders_topic::{Outgoing, PropertyValue, PublishError},
@@ -108,7 +109,7 @@ pub fn send(world: &World, message: Message) {
 }
 
 /// As the REST data plane would read it.
-fn message(copy: &Outgoing, clock: Clock) -> Message {
+pub fn message(copy: &Outgoing, clock: Clock) -> Message {
     let due = copy.scheduled_enqueue_time.map(|due| {
         // Dates in headers have whole seconds; the handler rounds up.
         let due = timestamp(due);
@@ -137,21 +138,46 @@ fn message(copy: &Outgoing, clock: Clock) -> Message {
     }
 }
 
-/// The application properties as the host tells them.
-pub fn properties(received: &ReceivedMessage) -> serde_json::Map<String, serde_json::Value> {
-    received
-        .message
+/// What the host posts to a function.
+pub fn envelope(received: &ReceivedMessage) -> Vec<u8> {
+    let message = &received.message;
+    let properties: serde_json::Map<String, serde_json::Value> = message
         .properties
         .iter()
-        .map(|(name, value)| {
-            let value = match value {
-                Value::String(text) => text.as_str().into(),
-                Value::Bool(flag) => (*flag).into(),
-                Value::Long(number) => (*number).into(),
-                Value::Double(number) => (*number).into(),
-                Value::Timestamp(time) => time.to_string().into(),
-            };
-            (name.clone(), value)
+        .map(|(name, value)| (name.clone(), json_of(value)))
+        .collect();
+    // The host's times have whole seconds.
+    let enqueued = received.enqueued_time.strftime("%Y-%m-%dT%H:%M:%S+00:00");
+    serde_json::json!({
+        "Data": { "message": STANDARD.encode(&message.body) },
+        "Metadata": {
+            "MessageId": message.message_id,
+            "SequenceNumber": received.sequence_number.to_string(),
+            "DeliveryCount": received.delivery_count.to_string(),
+            "EnqueuedTime": enqueued.to_string(),
+            "ApplicationProperties": properties,
+        }
+    })
+    .to_string()
+    .into_bytes()
+}
+
+pub fn json_of(value: &Value) -> serde_json::Value {
+    match value {
+        Value::String(text) => text.as_str().into(),
+        Value::Bool(flag) => (*flag).into(),
+        Value::Long(number) => (*number).into(),
+        Value::Double(number) => (*number).into(),
+        Value::Timestamp(time) => time.to_string().into(),
+    }
+}
+
+/// A property of a message of ours.
+pub fn text_property<'a>(copy: &'a Outgoing, wanted: &str) -> Option<&'a str> {
+    copy.properties
+        .iter()
+        .find_map(|(name, value)| match value {
+            PropertyValue::Text(text) if name == wanted => Some(text.as_str()),
+            PropertyValue::Text(_) | PropertyValue::Integer(_) => None,
         })
-        .collect()
 }

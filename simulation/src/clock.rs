@@ -33,7 +33,3 @@ impl Clock {
 pub fn timestamp(time: OffsetDateTime) -> Timestamp {
     Timestamp::from_nanosecond(time.unix_timestamp_nanos()).expect("a time of our century")
 }
-
-pub fn date_time(time: Timestamp) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(time.as_nanosecond()).expect("a time of our century")
-}

@@ -1,8 +1,8 @@
 //! One instance of the app: the host's pumps and the handler's functions, with what they keep in memory.
 //!
-//! The handler's own code decides: [`Standing`], [`Channel`], [`decide`], [`Original`], [`publish_patiently`]. Only what stands
-//! between it and the outside is written again here: the host that delivers and settles, and the calls. A killed
-//! instance loses its memory and everything that it was in the middle of.
+//! The handler's own code decides: [`Message::read`], [`Channel`], [`Delivery::settle`], [`publish_patiently`]. Only what stands
+//! between it and the outside is written again here: the host that delivers and settles, the calls, and the few lines of
+//! the two functions. A killed instance loses its memory and everything that it was in the middle of.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,16 +13,17 @@ use std::{
 };
 
 use orderup::{
+    attempt::Attempt,
     cancelled_orders::CancelledOrders,
     channel::Channel,
-    delivery::{PUBLISH_UNTIL, publish_patiently},
-    event::{Event, EventKind},
+    delivery::{Delivery, Message, PUBLISH_UNTIL, Told, Unread, publish_patiently},
+    event::Event,
     failure::{Class, Failure},
-    history::{History, Standing},
-    notify::is_late,
+    notify::{self, is_late},
     orders_topic::Outgoing,
-    outcome::{Attempt, Dead, Outcome, Reason, decide},
-    redelivery::{Audience, Original},
+    properties::{DEAD_LETTER_REASON, VENDOR},
+    redelivery::Audience,
+    vendor_notify,
 };
 use servicebus_emulator::{EntityPath, ReceivedMessage};
 use tokio::{
@@ -33,9 +34,9 @@ use uuid::Uuid;
 
 use crate::{
     bus::{self, Bus},
-    clock::date_time,
     ledger::Notification,
-    provider::{Answer, failure},
+    operator,
+    provider::{Answer, Provider, failure},
     scenario::{Semantics, VENDORS},
     world::World,
 };
@@ -67,25 +68,16 @@ struct Instance {
 struct InFlight {
     entity: EntityPath,
     lock_token: Uuid,
+    message_id: String,
     /// Who got it in this delivery, or will hear of a copy that is on the bus: as long as the delivery is not settled, it
     /// may come again all the same.
     unsettled: Vec<Notification>,
 }
 
-/// One delivery, as the functions see it.
-struct Delivery {
-    id: u64,
-    event: Event,
-    history: History,
-    is_redelivery: bool,
-}
-
-impl Delivery {
-    fn notification(&self, recipient: &str) -> Notification {
-        Notification {
-            event_id: self.event.id(),
-            recipient: recipient.to_owned(),
-        }
+fn notification(delivery: &Delivery, recipient: &str) -> Notification {
+    Notification {
+        event_id: delivery.event.id(),
+        recipient: recipient.to_owned(),
     }
 }
 
@@ -170,6 +162,7 @@ impl Instance {
         }
         let host_lives = self.world.random(fastrand::Rng::bool);
         for (_, delivery) in self.in_flight.take() {
+            self.world.ledger.borrow_mut().burnt(&delivery.message_id);
             for notification in &delivery.unsettled {
                 self.excuse(notification);
             }
@@ -181,12 +174,13 @@ impl Instance {
         self.world.bus.borrow().changed.notify_waiters();
     }
 
-    /// A repetition is excused, but not where the provider knows it.
+    /// It was told, or goes on in a copy, and comes again all the same. Whoever knows it by its key must not be told twice.
     fn excuse(&self, notification: &Notification) {
-        let knows = notification.recipient != "customer"
-            || self.world.scenario.semantics == Semantics::Asked;
-        if !knows {
-            self.world.ledger.borrow_mut().excuse(notification);
+        let is_keyless = self.world.scenario.semantics == Semantics::Keyless;
+        let mut ledger = self.world.ledger.borrow_mut();
+        ledger.split(notification);
+        if is_keyless && notification.recipient == "customer" {
+            ledger.excuse(notification);
         }
     }
 
@@ -223,6 +217,7 @@ impl Instance {
                 InFlight {
                     entity: entity.clone(),
                     lock_token,
+                    message_id: received.message.message_id.clone().unwrap_or_default(),
                     unsettled: Vec::new(),
                 },
             );
@@ -243,32 +238,27 @@ impl Instance {
         self.world.ledger.borrow_mut().totals.deliveries += 1;
         self.world.pause(1, 5).await;
         self.crash_point().await;
-        let enqueued = date_time(received.enqueued_time);
-        let enqueued = enqueued.replace_nanosecond(0).unwrap_or(enqueued);
-        let standing = Standing::read(
-            &bus::properties(&received),
-            Some(enqueued),
-            &self.world.policy,
-            self.world.clock.now(),
-        );
-        let is_settled = match standing {
-            Standing::Condemned => false,
-            Standing::Live(history) => {
-                let body = String::from_utf8_lossy(&received.message.body).into_owned();
-                let event = Event::from_json(body.as_bytes()).expect("an event of ours");
-                let delivery = Delivery {
-                    id,
-                    event,
-                    history,
-                    is_redelivery: received.delivery_count > 1,
-                };
+        let envelope = bus::envelope(&received);
+        let message = Message::read(&envelope, &self.world.policy, self.world.clock.now());
+        let is_settled = match message {
+            Err(Unread::Condemned) => false,
+            Err(Unread::Unusable(why)) => unreachable!("{why}"),
+            Ok(message) => {
+                let event = Event::from_json(&received.message.body).expect("an event of ours");
+                let delivery = Delivery::new(event, message);
                 let told = match audience {
-                    Audience::Customers => vec![(None, self.tell_customer(&delivery).await)],
-                    Audience::Vendors => self.tell_vendors(&delivery).await,
+                    Audience::Customers => vec![Told {
+                        vendor: None,
+                        attempt: self.tell_customer(&delivery, id).await,
+                    }],
+                    Audience::Vendors => self.tell_vendors(&delivery, id).await,
                 };
                 self.crash_point().await;
-                let copies = self.copies(audience, &body, &delivery, told);
-                self.publish_all(id, copies, started).await
+                let (policy, now) = (&self.world.policy, self.world.clock.now());
+                let (copies, _) =
+                    delivery.settle(audience, told, policy, now, || self.world.chance());
+                self.publish_all(id, &received, &delivery, copies, started)
+                    .await
             }
         };
         self.world.pause(1, 5).await;
@@ -276,14 +266,15 @@ impl Instance {
         let Some(in_flight) = self.in_flight.borrow_mut().remove(&id) else {
             return;
         };
-        let excuse = || {
+        let may_come_again = || {
+            self.world.ledger.borrow_mut().burnt(&in_flight.message_id);
             in_flight
                 .unsettled
                 .iter()
-                .for_each(|told| self.excuse(told))
+                .for_each(|told| self.excuse(told));
         };
         if !is_settled {
-            excuse();
+            may_come_again();
             self.abandon(&in_flight.entity, in_flight.lock_token);
             return;
         }
@@ -294,8 +285,8 @@ impl Instance {
             in_flight.lock_token,
         );
         if completed.is_err() {
-            // The lock was lost: it comes again.
-            excuse();
+            // The lock was lost.
+            may_come_again();
         }
     }
 
@@ -307,70 +298,18 @@ impl Instance {
         bus.changed.notify_waiters();
     }
 
-    /// What becomes of it, as `Deliverer::settle`.
-    fn copies(
-        &self,
-        audience: Audience,
-        body: &str,
-        delivery: &Delivery,
-        told: Vec<(Option<&'static str>, Attempt)>,
-    ) -> Vec<(Notification, Outgoing)> {
-        let now = self.world.clock.now();
-        let original = Original {
-            body,
-            event: Some(&delivery.event),
-            audience,
-            history: &delivery.history,
-            traceparent: None,
-        };
-        let mut copies = Vec::new();
-        for (vendor, attempt) in told {
-            let random = self.world.chance();
-            let outcome = decide(attempt, &delivery.history, &self.world.policy, now, random);
-            if let Outcome::Dead(dead) = &outcome {
-                self.check_death(vendor, dead);
-            }
-            if let Some(copy) = original.copy_for(vendor, &outcome, now) {
-                let generation = delivery.history.generation + 1;
-                let what = format!(
-                    "{} for {} {vendor:?}, generation {generation}",
-                    delivery.event.id(),
-                    audience.name()
-                );
-                self.world.ledger.borrow_mut().sent(&copy.message_id, &what);
-                let notification = delivery.notification(vendor.unwrap_or("customer"));
-                copies.push((notification, copy));
-            }
-        }
-        copies
-    }
-
-    /// Nothing dies for its deadline that could have been delivered: the other side has not worked for long.
-    fn check_death(&self, vendor: Option<&str>, dead: &Dead) {
-        if dead.reason != Reason::DeadlineExceeded {
-            return;
-        }
-        let now = self.world.elapsed();
-        let long = (self.world.policy.deadline() / 2).min(Duration::from_secs(3 * 60 * 60));
-        let since = now.saturating_sub(long);
-        let has_worked = match vendor {
-            Some(vendor) => self.world.vendors[vendor]
-                .borrow()
-                .has_worked_since(since, now),
-            None => self.world.email.borrow().has_worked_since(since, now),
-        };
-        self.world.ledger.borrow_mut().law(!has_worked, || {
-            format!("{vendor:?} had worked for {long:?} when a message died: {dead:?}")
-        });
-    }
-
     async fn publish_all(
         self: &Rc<Self>,
         id: u64,
-        copies: Vec<(Notification, Outgoing)>,
+        source: &ReceivedMessage,
+        delivery: &Delivery,
+        copies: Vec<Outgoing>,
         started: Instant,
     ) -> bool {
-        for (notification, copy) in copies {
+        for copy in copies {
+            self.check_copy(source, delivery, &copy);
+            let recipient = bus::text_property(&copy, VENDOR).unwrap_or("customer");
+            let notification = notification(delivery, recipient);
             let random = self.world.chance();
             let published = publish_patiently(started, PUBLISH_UNTIL, random, async || {
                 self.renew_lock(id);
@@ -383,15 +322,39 @@ impl Instance {
             })
             .await;
             if published.is_err() {
-                let is_bus_s_fault =
-                    self.world.bus_is_down() || self.world.scenario.lost_answers > 0.0;
-                self.world.ledger.borrow_mut().law(is_bus_s_fault, || {
+                let was_down = self.world.bus_was_down(PUBLISH_UNTIL);
+                self.world.ledger.borrow_mut().law(was_down, || {
                     "a delivery was burnt while the bus worked".to_owned()
                 });
                 return false;
             }
         }
         true
+    }
+
+    /// A copy has a name that no other message can have, and nothing dies that could have been delivered.
+    fn check_copy(&self, source: &ReceivedMessage, delivery: &Delivery, copy: &Outgoing) {
+        let event_id = delivery.event.id();
+        let mut ledger = self.world.ledger.borrow_mut();
+        ledger.totals.copies += 1;
+        // What an operator has re-sent is the same message again, of which either copy will do.
+        let vendor = bus::text_property(copy, VENDOR);
+        let notification = notification(delivery, vendor.unwrap_or("customer"));
+        if !operator::was_resent(source) && !ledger.was_split(&notification) {
+            let source = format!("{} of {event_id}", source.sequence_number);
+            ledger.sent(&copy.message_id, &source);
+        }
+        if bus::text_property(copy, DEAD_LETTER_REASON) == Some("DeadlineExceeded") {
+            // As long as the longest pause of a breaker, and who is spread over the time after it.
+            let long = Duration::from_secs(40 * 60);
+            let now = self.world.elapsed();
+            let since = now.saturating_sub(long);
+            let provider = vendor.map_or(&self.world.email, |vendor| &self.world.vendors[vendor]);
+            let has_worked = now > long && provider.borrow().has_worked_since(since, now);
+            ledger.law(!has_worked, || {
+                format!("{vendor:?} had worked for {long:?} when {event_id} died")
+            });
+        }
     }
 
     /// The host does it all the time.
@@ -406,53 +369,49 @@ impl Instance {
         }
     }
 
-    async fn tell_customer(self: &Rc<Self>, delivery: &Delivery) -> Attempt {
+    async fn tell_customer(self: &Rc<Self>, delivery: &Delivery, id: u64) -> Attempt {
+        let told = notification(delivery, "customer");
         let event = &delivery.event;
-        let notification = delivery.notification("customer");
-        if self.is_superseded(event, &notification) {
-            return Attempt::Told;
-        }
-        let history = &delivery.history;
-        let late = is_late(history, event.time);
-        let may_be_there =
-            delivery.is_redelivery || history.is_replay || history.unconfirmed_since.is_some();
-        let random = self.world.chance();
+        let late = is_late(event.time, self.world.clock.now());
         self.email
-            .attempt(history.generation > 0, random, || {
-                self.send_email(delivery, &notification, late, may_be_there)
+            .attempt(delivery.has_waited(), self.world.chance(), || {
+                if notify::is_overtaken(&self.cancelled_orders, event) {
+                    self.world.ledger.borrow_mut().superseded(&told);
+                    return None;
+                }
+                Some(self.send_email(delivery, id, &told, late))
             })
             .await
     }
 
-    /// As `EmailSender::attempt`.
+    /// As `EmailSender::attempt`, over the three ways to treat a repetition.
     async fn send_email(
         self: &Rc<Self>,
         delivery: &Delivery,
-        notification: &Notification,
+        id: u64,
+        told: &Notification,
         late: bool,
-        may_be_there: bool,
     ) -> Result<(), Failure> {
         let world = &self.world;
-        let key = &notification.event_id;
         let is_asked = world.scenario.semantics == Semantics::Asked;
         let ask = async || {
             world.pause(5, 300).await;
             let now = world.elapsed();
-            let known = world.random(|rng| world.email.borrow().ask(now, key, rng));
+            let known = world.random(|rng| world.email.borrow().ask(now, &told.event_id, rng));
             known.ok_or(failure(Class::Ambiguous, None, false))
         };
         self.emails.borrow_mut().push(world.elapsed());
         self.check_rate();
-        if is_asked && may_be_there && ask().await? {
+        if is_asked && delivery.may_be_there() && ask().await? {
             return Ok(());
         }
         if world.is_refused(&delivery.event) {
             world.pause(5, 300).await;
             return Err(failure(Class::Refused, None, false));
         }
-        let body = |late| format!("late: {late}");
-        let call = async |late| {
-            self.call(delivery, &world.email, notification, key, &body(late))
+        let call = async |late: bool| {
+            let body = format!("late: {late}");
+            self.call(delivery, id, &world.email, told, &told.event_id, &body)
                 .await
         };
         let mut answer = call(late).await;
@@ -464,9 +423,9 @@ impl Instance {
             Answer::OtherBody if is_asked && ask().await? => Ok(()),
             Answer::OtherBody => {
                 world.ledger.borrow_mut().law(false, || {
-                    format!("{notification:?} was sent with another body under its key")
+                    format!("{told:?} is known under another text than both of ours")
                 });
-                Err(failure(Class::Refused, None, false))
+                Err(failure(Class::KnownOtherwise, None, false))
             }
             Answer::Failed(Class::Ambiguous, _) if is_asked => match ask().await? {
                 true => Ok(()),
@@ -500,71 +459,66 @@ impl Instance {
         }
     }
 
-    async fn tell_vendors(
-        self: &Rc<Self>,
-        delivery: &Delivery,
-    ) -> Vec<(Option<&'static str>, Attempt)> {
+    async fn tell_vendors(self: &Rc<Self>, delivery: &Delivery, id: u64) -> Vec<Told> {
         let mut told = Vec::new();
         for vendor in VENDORS {
-            let is_in_order = delivery
-                .event
-                .order
-                .line_items
-                .iter()
-                .any(|line| line.vendor_id == vendor);
-            let is_meant = delivery
-                .history
-                .vendor
-                .as_ref()
-                .is_none_or(|only| only == vendor);
-            if is_in_order && is_meant {
-                told.push((Some(vendor), self.tell_vendor(delivery, vendor).await));
+            let lines = &delivery.event.order.line_items;
+            let is_in_order = lines.iter().any(|line| line.vendor_id == vendor);
+            let only = delivery.history().vendor.as_deref();
+            if is_in_order && only.is_none_or(|only| only == vendor) {
+                told.push(Told {
+                    vendor: Some(vendor.to_owned()),
+                    attempt: self.tell_vendor(delivery, id, vendor).await,
+                });
             }
         }
         told
     }
 
-    async fn tell_vendor(self: &Rc<Self>, delivery: &Delivery, vendor: &'static str) -> Attempt {
-        let notification = delivery.notification(vendor);
-        if self.is_superseded(&delivery.event, &notification) {
-            return Attempt::Told;
-        }
-        let key = format!("{}:{vendor}", notification.event_id);
-        let random = self.world.chance();
+    async fn tell_vendor(
+        self: &Rc<Self>,
+        delivery: &Delivery,
+        id: u64,
+        vendor: &'static str,
+    ) -> Attempt {
+        let told = notification(delivery, vendor);
         self.vendors[vendor]
-            .attempt(delivery.history.generation > 0, random, async || {
-                let provider = &self.world.vendors[vendor];
-                match self.call(delivery, provider, &notification, &key, "").await {
-                    Answer::Taken => Ok(()),
-                    Answer::OtherBody => unreachable!("there is one body"),
-                    // To a vendor everything can be said twice; 401 is like any other failure.
-                    Answer::Failed(Class::Ambiguous | Class::ChannelBroken, retry_after) => {
-                        Err(failure(Class::Transient, retry_after, false))
-                    }
-                    Answer::Failed(class, retry_after) => Err(failure(class, retry_after, false)),
+            .attempt(delivery.has_waited(), self.world.chance(), || {
+                if vendor_notify::is_overtaken(&self.cancelled_orders, &delivery.event, vendor) {
+                    self.world.ledger.borrow_mut().superseded(&told);
+                    return None;
                 }
+                Some(self.send_webhook(delivery, id, &told, vendor))
             })
             .await
     }
 
-    fn is_superseded(&self, event: &Event, notification: &Notification) -> bool {
-        let order_id = event.order_id();
-        if event.kind != EventKind::Placed {
-            self.cancelled_orders.note(order_id);
-            return false;
+    async fn send_webhook(
+        self: &Rc<Self>,
+        delivery: &Delivery,
+        id: u64,
+        told: &Notification,
+        vendor: &'static str,
+    ) -> Result<(), Failure> {
+        let key = format!("{}:{vendor}", told.event_id);
+        let provider = &self.world.vendors[vendor];
+        match self.call(delivery, id, provider, told, &key, "").await {
+            Answer::Taken => Ok(()),
+            Answer::OtherBody => unreachable!("there is one body"),
+            // To a vendor everything can be said twice; 401 is like any other failure.
+            Answer::Failed(Class::Ambiguous | Class::ChannelBroken, retry_after) => {
+                Err(failure(Class::Transient, retry_after, false))
+            }
+            Answer::Failed(class, retry_after) => Err(failure(class, retry_after, false)),
         }
-        let is_superseded = self.cancelled_orders.contains(order_id);
-        if is_superseded {
-            self.world.ledger.borrow_mut().superseded(notification);
-        }
-        is_superseded
     }
 
     /// One call, whose effect comes in the middle of its time.
     async fn call(
         self: &Rc<Self>,
         delivery: &Delivery,
-        provider: &RefCell<crate::provider::Provider>,
+        id: u64,
+        provider: &RefCell<Provider>,
         notification: &Notification,
         key: &str,
         body: &str,
@@ -578,9 +532,8 @@ impl Instance {
         let now = world.elapsed();
         let call = world.random(|rng| provider.borrow_mut().call(now, key, body, rng));
         if call.has_reached {
-            let semantics = format!("{:?}", world.scenario.semantics);
             let mut ledger = world.ledger.borrow_mut();
-            ledger.reached(notification, &semantics);
+            ledger.reached(notification, world.scenario.semantics, now);
             let version = delivery.event.kind.version();
             let order = delivery.event.order_id().to_string();
             let was_overtaken =
@@ -591,7 +544,7 @@ impl Instance {
                 format!("{notification:?} came after a later version")
             });
             drop(ledger);
-            if let Some(in_flight) = self.in_flight.borrow_mut().get_mut(&delivery.id) {
+            if let Some(in_flight) = self.in_flight.borrow_mut().get_mut(&id) {
                 in_flight.unsettled.push(notification.clone());
             }
             if call.answer != Answer::Taken {

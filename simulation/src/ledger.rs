@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::{provider::KEYED_FOR, scenario::Semantics};
+
 /// One event for one recipient: the customer, or a vendor.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Notification {
@@ -13,10 +15,13 @@ pub struct Notification {
 struct Fate {
     /// How often the recipient got it.
     reached: u32,
+    last_reached: Duration,
     /// How often it may be repeated: a process was killed after the recipient got it, its answer was lost, or an operator
     /// re-sent what was not dead.
     excused: u32,
     is_superseded: bool,
+    /// A delivery and the copy that it went on in were both on the bus: it may go on twice, under the same names.
+    is_split: bool,
 }
 
 /// What all of a simulation adds up to.
@@ -60,7 +65,9 @@ impl Totals {
 #[derive(Debug, Default)]
 pub struct Ledger {
     fates: BTreeMap<Notification, Fate>,
-    /// What each message id was given to.
+    /// How many deliveries of each message were in vain.
+    burnt: BTreeMap<String, u32>,
+    /// What each message id was given to: the message that a copy was made of.
     message_ids: BTreeMap<String, String>,
     /// The highest version of each order that each recipient got, and when.
     versions: BTreeMap<(String, String), (u32, Duration)>,
@@ -87,7 +94,8 @@ impl Ledger {
         }
     }
 
-    pub fn reached(&mut self, notification: &Notification, semantics: &str) {
+    /// The recipient got it, at `now`.
+    pub fn reached(&mut self, notification: &Notification, semantics: Semantics, now: Duration) {
         self.totals.reached += 1;
         let Some(fate) = self.fates.get_mut(notification) else {
             self.violations.push(format!(
@@ -96,13 +104,19 @@ impl Ledger {
             return;
         };
         fate.reached += 1;
+        let since = now - fate.last_reached;
+        fate.last_reached = now;
+        if semantics == Semantics::Keyed && since >= KEYED_FOR {
+            // The provider has forgotten the key.
+            fate.excused += 1;
+        }
         if fate.reached > 1 {
             self.totals.repeated += 1;
         }
         let (reached, excused) = (fate.reached, fate.excused);
         self.law(reached <= 1 + excused, || {
             format!(
-                "{notification:?} was told {reached} times by {semantics}, with {excused} excuses"
+                "{notification:?} was told {reached} times by {semantics:?}, with {excused} excuses"
             )
         });
     }
@@ -112,6 +126,31 @@ impl Ledger {
         if let Some(fate) = self.fates.get_mut(notification) {
             fate.excused += 1;
         }
+    }
+
+    /// A delivery of that message was in vain.
+    pub fn burnt(&mut self, message_id: &str) {
+        *self.burnt.entry(message_id.to_owned()).or_default() += 1;
+    }
+
+    /// Whether so many deliveries of it were in vain.
+    pub fn was_burnt(&self, message_id: &str, deliveries: u32) -> bool {
+        self.burnt
+            .get(message_id)
+            .is_some_and(|burnt| *burnt >= deliveries)
+    }
+
+    /// Its message and a copy of it were both on the bus.
+    pub fn split(&mut self, notification: &Notification) {
+        if let Some(fate) = self.fates.get_mut(notification) {
+            fate.is_split = true;
+        }
+    }
+
+    pub fn was_split(&self, notification: &Notification) -> bool {
+        self.fates
+            .get(notification)
+            .is_some_and(|fate| fate.is_split)
     }
 
     pub fn superseded(&mut self, notification: &Notification) {
@@ -142,7 +181,6 @@ impl Ledger {
 
     /// A message of ours was sent under that id.
     pub fn sent(&mut self, message_id: &str, what: &str) {
-        self.totals.copies += 1;
         let known = self
             .message_ids
             .entry(message_id.to_owned())

@@ -33,6 +33,9 @@ use ledger::Totals;
 use scenario::{PlannedOrder, Scenario};
 use world::World;
 
+/// As in `servicebus.json`.
+const MAX_DELIVERY_COUNT: u32 = 10;
+
 /// What became of one simulation.
 #[derive(Debug)]
 pub struct Report {
@@ -45,6 +48,11 @@ pub struct Report {
 pub fn run(seed: u64) -> Report {
     let mut rng = Rng::with_seed(seed);
     let scenario = Scenario::draw(&mut rng);
+    run_scenario(scenario, rng)
+}
+
+/// Runs that scenario.
+pub fn run_scenario(scenario: Scenario, rng: Rng) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -166,10 +174,10 @@ fn report(world: &World) -> Report {
     for audience in [Audience::Customers, Audience::Vendors] {
         for letter in operator::dead_letters(world, audience) {
             dead.extend(operator::notifications(audience, &letter));
-            // Ten crashes or ten times four minutes without the bus can use up a delivery count as well.
+            // Ten kills, or ten times four minutes without the bus, use up a delivery count as well.
+            let message_id = letter.message.message_id.clone().unwrap_or_default();
             let is_explained = letter.message.properties.contains_key(DEAD_LETTER_REASON)
-                || world.scenario.crash > 0.0
-                || !world.scenario.bus_outages.is_empty();
+                || ledger.was_burnt(&message_id, MAX_DELIVERY_COUNT);
             ledger.law(is_explained, || {
                 format!("a dead letter without a reason: {letter:?}")
             });

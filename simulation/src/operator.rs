@@ -3,9 +3,12 @@
 use std::rc::Rc;
 
 use orderup::{
-    properties::{AUDIENCE, GENERATION, UNCONFIRMED_SINCE, VENDOR},
+    dead_letter::DeadLetter,
+    dead_letter_copy::copy,
+    properties::{AUDIENCE, VENDOR},
     redelivery::Audience,
 };
+use serde_json::json;
 use servicebus_emulator::{EntityPath, Message, MessageState, ReceivedMessage, Value};
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     world::World,
 };
 
-/// How a tool re-sends.
+/// How a tool re-sends. All but one remove the original afterwards.
 #[derive(Debug, Clone, Copy)]
 enum Tool {
     /// The portal: a copy to the same entity, everything kept. For a subscription, that is its topic.
@@ -24,8 +27,32 @@ enum Tool {
     Stripping,
     /// Every property as text, and with a new id.
     Typing,
-    /// Our own command: what it keeps, and the dead letter is removed.
+    /// Only whom it is for, and with a new id.
+    Bare,
+    /// Our own command.
     Ours,
+    /// Our own command, killed before it has removed the original.
+    OursKilled,
+}
+
+const TOOLS: [Tool; 6] = [
+    Tool::Portal,
+    Tool::Stripping,
+    Tool::Typing,
+    Tool::Bare,
+    Tool::Ours,
+    Tool::OursKilled,
+];
+
+/// Whether an operator has sent it.
+pub fn was_resent(received: &ReceivedMessage) -> bool {
+    let message = &received.message;
+    let id = message.message_id.as_deref().unwrap_or_default();
+    let is_marked = message
+        .properties
+        .keys()
+        .any(|name| name.eq_ignore_ascii_case("DeadLetterReason"));
+    is_marked || id.starts_with("tool-") || id.starts_with("replay:")
 }
 
 /// Re-sends some of the dead letters.
@@ -33,8 +60,7 @@ pub fn replay(world: &Rc<World>) {
     for audience in [Audience::Customers, Audience::Vendors] {
         for dead in dead_letters(world, audience) {
             if world.chance() < 0.5 {
-                let tools = [Tool::Portal, Tool::Stripping, Tool::Typing, Tool::Ours];
-                let tool = tools[world.random(|rng| rng.usize(0..tools.len()))];
+                let tool = TOOLS[world.random(|rng| rng.usize(0..TOOLS.len()))];
                 resend(world, audience, &dead, tool);
             }
         }
@@ -83,29 +109,36 @@ pub fn notifications(audience: Audience, dead: &ReceivedMessage) -> Vec<Notifica
 fn resend(world: &Rc<World>, audience: Audience, dead: &ReceivedMessage, tool: Tool) {
     let mut ledger = world.ledger.borrow_mut();
     ledger.totals.replays += 1;
-    // The original may be re-sent again, or be on its way already.
+    // The original may have been re-sent before, or be on its way already.
     for notification in notifications(audience, dead) {
         ledger.excuse(&notification);
     }
     drop(ledger);
+    let entity = Bus::entity(audience);
     let mut message = Message {
         scheduled_enqueue_time: None,
         time_to_live: None,
         ..dead.message.clone()
     };
     let new_id = world.random(|rng| format!("tool-{:032x}", rng.u128(..)));
+    let mut keep = |names: &[&str]| {
+        message
+            .properties
+            .retain(|name, _| names.contains(&name.as_str()))
+    };
     match tool {
         Tool::Portal if audience == Audience::Customers => {
-            let queue = Bus::entity(audience);
             let mut bus = world.bus.borrow_mut();
             let now = world.clock.timestamp();
-            bus.namespace
-                .send(now, &queue, message)
-                .expect("the queue takes it");
+            let sent = bus.namespace.send(now, &entity, message);
+            sent.expect("the queue takes it");
             bus.changed.notify_waiters();
+            drop(bus);
+            remove(world, &entity.dead_letter(), dead.sequence_number);
             return;
         }
-        Tool::Portal => {}
+        // The topic would drop an id that it has just seen, as the runbook says.
+        Tool::Portal => message.message_id = Some(new_id),
         Tool::Stripping => {
             message.message_id = Some(new_id);
             message
@@ -120,19 +153,41 @@ fn resend(world: &Rc<World>, audience: Audience, dead: &ReceivedMessage, tool: T
                 }
             }
         }
-        Tool::Ours => {
+        Tool::Bare => {
+            keep(&[AUDIENCE, VENDOR]);
             message.message_id = Some(new_id);
-            message.properties.retain(|name, _| {
-                [AUDIENCE, VENDOR, GENERATION, UNCONFIRMED_SINCE].contains(&name.as_str())
-            });
-            remove(
-                world,
-                &Bus::entity(audience).dead_letter(),
-                dead.sequence_number,
-            );
+        }
+        Tool::Ours | Tool::OursKilled => {
+            let copy = copy(&as_received_over_rest(audience, dead), entity.entity());
+            message = bus::message(&copy.expect("it can be sent"), world.clock);
         }
     }
     bus::send(world, message);
+    if !matches!(tool, Tool::OursKilled) {
+        remove(world, &entity.dead_letter(), dead.sequence_number);
+    }
+}
+
+fn as_received_over_rest(audience: Audience, dead: &ReceivedMessage) -> DeadLetter {
+    let message = &dead.message;
+    let broker_properties = json!({
+        "MessageId": message.message_id, "SequenceNumber": dead.sequence_number,
+        "Label": message.label, "CorrelationId": message.correlation_id,
+    });
+    let serde_json::Value::Object(broker_properties) = broker_properties else {
+        unreachable!("it is an object");
+    };
+    let properties = message.properties.iter();
+    DeadLetter {
+        audience,
+        sequence_number: dead.sequence_number,
+        broker_properties,
+        content_type: message.content_type.clone(),
+        properties: properties
+            .map(|(name, value)| (name.to_ascii_lowercase(), bus::json_of(value)))
+            .collect(),
+        body: Some(message.body.to_vec()),
+    }
 }
 
 /// Completes the dead letter, and gives the others back.

@@ -9,7 +9,7 @@ use orderup::failure::{Class, Failure};
 use crate::scenario::{Fault, Outage, Semantics};
 
 /// How long Resend knows a key.
-const KEYED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+pub const KEYED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a call ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

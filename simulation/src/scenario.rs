@@ -130,6 +130,40 @@ impl Scenario {
     }
 }
 
+impl Scenario {
+    /// So many orders in half an hour, during which and for another the provider is down; then nothing is in the way but
+    /// ACS's rate limit.
+    pub fn backlog(orders: u32) -> Self {
+        let half_an_hour = Duration::from_secs(30 * 60);
+        let order = |n| PlannedOrder {
+            at: half_an_hour / orders * n,
+            vendors: vec![VENDORS[0]],
+            is_refused: false,
+            cancelled_after: None,
+        };
+        Self {
+            semantics: Semantics::Keyless,
+            deadline: "72h".to_owned(),
+            rate_limit: "30/m,100/h".to_owned(),
+            calls: 16,
+            instances: vec![(Duration::ZERO, 1)],
+            orders: (0..orders).map(order).collect(),
+            email_outages: vec![Outage {
+                from: Duration::ZERO,
+                to: half_an_hour * 2,
+                fault: Fault::Down,
+                share: 1.0,
+            }],
+            vendor_outages: vec![Vec::new(); VENDORS.len()],
+            bus_outages: Vec::new(),
+            lost_answers: 0.0,
+            crash: 0.0,
+            replays: Vec::new(),
+            end: half_an_hour * 2,
+        }
+    }
+}
+
 fn order(rng: &mut Rng, span: Duration) -> PlannedOrder {
     let mut vendors = VENDORS.to_vec();
     rng.shuffle(&mut vendors);

@@ -77,6 +77,15 @@ impl World {
         outages.iter().any(|(from, to)| (*from..*to).contains(&now))
     }
 
+    /// At some moment of so long, up to now.
+    pub fn bus_was_down(&self, long: Duration) -> bool {
+        let now = self.elapsed();
+        let outages = &self.scenario.bus_outages;
+        outages
+            .iter()
+            .any(|(from, to)| *from <= now && now.saturating_sub(long) < *to)
+    }
+
     pub fn is_refused(&self, event: &Event) -> bool {
         self.refused
             .borrow()

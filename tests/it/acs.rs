@@ -7,6 +7,7 @@ use hmac::{Hmac, Mac};
 use orderup::{
     config::Settings,
     email::{EmailError, EmailSender},
+    failure::{Class, Failure},
     http_client,
 };
 use sha2::{Digest, Sha256};
@@ -70,7 +71,7 @@ fn assert_signed(request: &Received) {
 #[tokio::test]
 async fn an_email_is_sent_as_the_sdk_sends_it() {
     let acs = ScriptedServer::start([taken()]).await;
-    client(&acs.url()).send(&ada_email(), false).await.unwrap();
+    client(&acs.url()).send(&ada_email()).await.unwrap();
 
     let request = acs.next().await;
     Golden::parse(include_str!(
@@ -84,7 +85,7 @@ async fn an_email_is_sent_as_the_sdk_sends_it() {
 #[tokio::test]
 async fn a_refused_signature_is_made_anew_once() {
     let acs = ScriptedServer::start([denied(), taken()]).await;
-    client(&acs.url()).send(&ada_email(), false).await.unwrap();
+    client(&acs.url()).send(&ada_email()).await.unwrap();
 
     let (first, second) = (acs.next().await, acs.next().await);
     assert_signed(&first);
@@ -103,10 +104,7 @@ async fn a_refused_signature_is_made_anew_once() {
 #[tokio::test]
 async fn a_second_401_is_about_our_key() {
     let acs = ScriptedServer::start([denied(), denied(), taken()]).await;
-    let error = client(&acs.url())
-        .send(&ada_email(), false)
-        .await
-        .unwrap_err();
+    let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unauthorized");
     assert!(error.to_string().ends_with("401 Denied"), "{error}");
     acs.next().await;
@@ -138,7 +136,7 @@ async fn each_answer_has_its_class_and_keeps_only_its_code() {
             "unauthorized",
             "403 Denied",
         ),
-        (Reply::text(409, ""), "busy", "409"),
+        (Reply::text(409, ""), "deferred", "409"),
         (
             Reply::with_header(429, "retry-after", "42"),
             "rate-limited",
@@ -162,10 +160,7 @@ async fn each_answer_has_its_class_and_keeps_only_its_code() {
     ] {
         // A question whether ACS has the email all the same is answered with no.
         let acs = ScriptedServer::start([reply, Reply::status(404)]).await;
-        let error = client(&acs.url())
-            .send(&ada_email(), false)
-            .await
-            .unwrap_err();
+        let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), expected, "{error}");
         assert!(error.to_string().ends_with(text), "{error}");
         match error {
@@ -183,7 +178,7 @@ async fn a_repetition_that_acs_refuses_is_no_failure_if_it_has_the_email() {
     for refusal in [400, 409] {
         let operation = Reply::text(200, r#"{"id":"x","status":"Running"}"#);
         let acs = ScriptedServer::start([Reply::status(refusal), operation]).await;
-        client(&acs.url()).send(&ada_email(), false).await.unwrap();
+        client(&acs.url()).send(&ada_email()).await.unwrap();
         let sent = acs.next().await;
         let asked = acs.next().await;
         assert_eq!(asked.method, "GET");
@@ -201,12 +196,15 @@ async fn a_repetition_that_acs_refuses_is_no_failure_if_it_has_the_email() {
 async fn an_email_is_not_given_up_while_acs_cannot_be_asked() {
     for unclear in [Reply::status(503), Reply::status(429)] {
         let acs = ScriptedServer::start([Reply::status(400), unclear]).await;
-        let error = client(&acs.url())
-            .send(&ada_email(), false)
-            .await
-            .unwrap_err();
+        let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), "unanswered", "{error}");
     }
+}
+
+/// Sends an email that may have been taken at an earlier attempt.
+async fn send_again(acs: &ScriptedServer) -> Result<(), Failure> {
+    let client = client(&acs.url());
+    client.attempt(&ada_email(), ada_email, true).await
 }
 
 #[tokio::test]
@@ -215,35 +213,53 @@ async fn an_email_that_may_be_there_is_asked_for_before_it_is_sent() {
         |status: &str| Reply::text(200, &format!(r#"{{"id":"x","status":"{status}"}}"#));
     for status in ["NotStarted", "Running", "Succeeded"] {
         let acs = ScriptedServer::start([operation(status)]).await;
-        client(&acs.url()).send(&ada_email(), true).await.unwrap();
+        send_again(&acs).await.unwrap();
         assert_eq!(acs.next().await.method, "GET");
         assert!(acs.rest().is_empty());
     }
     let acs = ScriptedServer::start([Reply::status(404), taken()]).await;
-    client(&acs.url()).send(&ada_email(), true).await.unwrap();
+    send_again(&acs).await.unwrap();
     assert_eq!(acs.next().await.method, "GET");
     assert_eq!(acs.next().await.method, "POST");
 
     let acs = ScriptedServer::start([operation("Failed")]).await;
-    let error = client(&acs.url())
-        .send(&ada_email(), true)
-        .await
-        .unwrap_err();
-    assert_eq!(class(&error), "refused", "{error}");
+    let failure = send_again(&acs).await.unwrap_err();
+    assert_eq!(failure.class, Class::Refused);
+}
 
-    for unclear in [500, 429, 401] {
-        let acs = ScriptedServer::start([Reply::status(unclear)]).await;
-        let error = client(&acs.url())
-            .send(&ada_email(), true)
-            .await
-            .unwrap_err();
-        assert_eq!(class(&error), "unanswered", "{error}");
-        acs.next().await;
-        assert!(
-            acs.rest().is_empty(),
-            "it is not sent as long as nobody knows"
+#[tokio::test]
+async fn as_long_as_acs_cannot_be_asked_nothing_is_sent_and_doubt_stays() {
+    for (unclear, class, asked) in [
+        (Reply::status(500), Class::Ambiguous, 1),
+        (Reply::status(503), Class::Transient, 1),
+        (Reply::status(400), Class::Transient, 1),
+        (
+            Reply::with_header(429, "retry-after", "7"),
+            Class::RateLimited,
+            1,
+        ),
+        (Reply::status(401), Class::ChannelBroken, 2),
+    ] {
+        let acs = ScriptedServer::start([unclear]).await;
+        let failure = send_again(&acs).await.unwrap_err();
+        assert_eq!(failure.class, class, "{failure}");
+        assert!(!failure.nothing_taken, "{failure}");
+        let is_limit = class == Class::RateLimited;
+        assert_eq!(
+            failure.retry_after,
+            is_limit.then_some(Duration::from_secs(7))
         );
+        let requests = acs.rest();
+        assert_eq!(requests.len(), asked, "{failure}");
+        assert!(requests.iter().all(|request| request.method == "GET"));
     }
+    // A clear answer settles what became of the earlier attempts, too.
+    let acs = ScriptedServer::start([Reply::status(404), Reply::status(503)]).await;
+    let failure = send_again(&acs).await.unwrap_err();
+    assert_eq!(
+        (failure.class, failure.nothing_taken),
+        (Class::Transient, true)
+    );
 }
 
 #[tokio::test]
@@ -251,7 +267,7 @@ async fn an_answer_that_was_lost_is_asked_for() {
     let operation = Reply::text(200, r#"{"id":"x","status":"Succeeded"}"#);
     for lost in [Reply::status(500), Reply::status(502), Reply::status(504)] {
         let acs = ScriptedServer::start([lost, operation.clone()]).await;
-        client(&acs.url()).send(&ada_email(), false).await.unwrap();
+        client(&acs.url()).send(&ada_email()).await.unwrap();
         assert_eq!(acs.rest().len(), 2);
     }
 }
@@ -261,10 +277,7 @@ async fn an_answer_is_read_up_to_a_cap() {
     let long = "x".repeat(100_000);
     let body = format!(r#"{{"error":{{"message":"{long}","code":"BeyondTheCap"}}}}"#);
     let acs = ScriptedServer::start([Reply::text(400, &body), Reply::status(404)]).await;
-    let error = client(&acs.url())
-        .send(&ada_email(), false)
-        .await
-        .unwrap_err();
+    let error = client(&acs.url()).send(&ada_email()).await.unwrap_err();
     assert!(error.to_string().ends_with("400"), "{error}");
 }
 
@@ -272,7 +285,7 @@ async fn an_answer_is_read_up_to_a_cap() {
 async fn nobody_listening_means_that_nothing_was_sent() {
     let port = free_port().await;
     let client = client(&format!("http://127.0.0.1:{port}"));
-    let error = client.send(&ada_email(), false).await.unwrap_err();
+    let error = client.send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
 }
 
@@ -281,7 +294,7 @@ async fn silence_means_that_it_may_have_been_sent() {
     let acs = ScriptedServer::start([Reply::Hang, Reply::Hang]).await;
     let string = format!("endpoint={};accesskey={KEY}", acs.url());
     let client = impatient_sender(settings(&string));
-    let error = client.send(&ada_email(), false).await.unwrap_err();
+    let error = client.send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
     assert_eq!(acs.rest().len(), 2, "it was asked");
 }
@@ -307,7 +320,7 @@ async fn a_token_is_sent_as_the_sdk_sends_it_and_is_replaced_when_it_is_rejected
         let settings = Settings::from_env();
         let http = http_client::outgoing(&settings).unwrap();
         let client = EmailSender::from_settings(&settings, &http).unwrap();
-        client.send(&ada_email(), false).await.unwrap();
+        client.send(&ada_email()).await.unwrap();
         assert!(!format!("{client:?}").contains("jwt"));
         return;
     }

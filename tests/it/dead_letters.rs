@@ -224,7 +224,7 @@ async fn a_replayed_dead_letter_reaches_its_audience_only_and_begins_anew() {
         ("failures", None),
         ("first-seen", None),
         ("dead-letter-reason", None),
-        ("deadletterreason", None),
+        ("deadletterreason", Some("\"gave-up\"")),
         ("deadlettererrordescription", None),
     ] {
         assert_eq!(copy.property(name), value, "{name}");

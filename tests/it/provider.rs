@@ -65,6 +65,7 @@ pub(crate) fn class(error: &EmailError) -> &'static str {
         EmailError::Busy { .. } => "busy",
         EmailError::RateLimited { .. } => "rate-limited",
         EmailError::Unauthorized { .. } => "unauthorized",
+        EmailError::Deferred { .. } => "deferred",
         EmailError::KnownOtherwise { .. } => "known otherwise",
         EmailError::Refused { .. } => "refused",
     }

@@ -25,9 +25,9 @@ async fn while_the_provider_is_down_emails_wait_and_then_arrive_once() {
         place(&host).await;
     }
     host.wait_for("/_dev/webhooks", has(16)).await;
-    // All of them wait as copies on the topic.
+    // They wait as copies on the topic, but for the one that finds out how things are.
     host.wait_for("/_dev/entities", |entities| {
-        entity(entities, "orders")["scheduled"] == 8
+        entity(entities, "orders")["scheduled"].as_u64().unwrap() >= 7
     })
     .await;
     assert!(has(0)(&host.get("/_dev/emails").await));

@@ -25,10 +25,7 @@ fn client(url: &str) -> EmailSender {
 #[tokio::test]
 async fn an_email_is_sent_as_the_sdk_sends_it() {
     let resend = ScriptedServer::start([Reply::text(200, r#"{"id":"1"}"#)]).await;
-    client(&resend.url())
-        .send(&ada_email(), false)
-        .await
-        .unwrap();
+    client(&resend.url()).send(&ada_email()).await.unwrap();
 
     let request = resend.next().await;
     Golden::parse(include_str!("../golden/resend-emails.js-sdk-6.38.0.http"))
@@ -46,7 +43,7 @@ async fn a_name_with_a_comma_is_quoted() {
     let url = resend.url();
     let mut settings = settings(&url);
     settings[1].1 = r#""Contoso, Orders" <orders@contoso.example>"#;
-    sender(settings).send(&ada_email(), false).await.unwrap();
+    sender(settings).send(&ada_email()).await.unwrap();
     let body: serde_json::Value = serde_json::from_str(&resend.next().await.body).unwrap();
     assert_eq!(
         body["from"],
@@ -78,7 +75,7 @@ async fn each_answer_has_its_class_and_keeps_only_its_name() {
         (
             409,
             r#"{"name":"concurrent_idempotent_requests","message":""}"#,
-            "busy",
+            "deferred",
             "409 concurrent_idempotent_requests",
         ),
         (
@@ -114,10 +111,7 @@ async fn each_answer_has_its_class_and_keeps_only_its_name() {
         (502, "<html>", "unanswered", "502"),
     ] {
         let resend = ScriptedServer::start([Reply::text(status, body)]).await;
-        let error = client(&resend.url())
-            .send(&ada_email(), false)
-            .await
-            .unwrap_err();
+        let error = client(&resend.url()).send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), expected, "{error}");
         assert!(error.to_string().ends_with(text), "{error}");
     }
@@ -126,12 +120,12 @@ async fn each_answer_has_its_class_and_keeps_only_its_name() {
 #[tokio::test]
 async fn an_outage_is_told_from_a_lost_answer() {
     let url = format!("http://127.0.0.1:{}", free_port().await);
-    let error = client(&url).send(&ada_email(), false).await.unwrap_err();
+    let error = client(&url).send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
 
     let resend = ScriptedServer::start([Reply::Hang]).await;
     let client = impatient_sender(settings(&resend.url()));
-    let error = client.send(&ada_email(), false).await.unwrap_err();
+    let error = client.send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
 }
 
@@ -139,10 +133,7 @@ async fn an_outage_is_told_from_a_lost_answer() {
 async fn a_rate_limit_says_in_how_many_seconds_it_ends() {
     for (header, value) in [("ratelimit-reset", "7"), ("retry-after", "7")] {
         let resend = ScriptedServer::start([Reply::with_header(429, header, value)]).await;
-        let error = client(&resend.url())
-            .send(&ada_email(), false)
-            .await
-            .unwrap_err();
+        let error = client(&resend.url()).send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), "rate-limited");
         assert!(error.to_string().ends_with("for 7 s"), "{error}");
     }
@@ -154,9 +145,7 @@ async fn an_email_that_is_known_as_it_was_is_asked_for_as_it_was() {
     let resend = ScriptedServer::start([known, Reply::text(200, r#"{"id":"x"}"#)]).await;
     let mut late = ada_email();
     late.text.push_str(" It is late.");
-    let told = client(&resend.url())
-        .attempt(&late, &ada_email(), false)
-        .await;
+    let told = client(&resend.url()).attempt(&late, ada_email, false).await;
     assert_eq!(told, Ok(()));
     let (first, second) = (resend.next().await, resend.next().await);
     assert_eq!(

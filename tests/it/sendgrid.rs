@@ -26,10 +26,7 @@ fn client(url: &str) -> EmailSender {
 #[tokio::test]
 async fn an_email_is_sent_as_the_sdk_sends_it() {
     let sendgrid = ScriptedServer::start([Reply::text(202, "")]).await;
-    client(&sendgrid.url())
-        .send(&ada_email(), false)
-        .await
-        .unwrap();
+    client(&sendgrid.url()).send(&ada_email()).await.unwrap();
 
     let mut golden = Golden::parse(include_str!(
         "../golden/sendgrid-mail-send.personalization-custom-args.js-sdk-8.1.6.http"
@@ -74,7 +71,7 @@ async fn each_answer_has_its_class_and_keeps_only_the_field() {
     ] {
         let sendgrid = ScriptedServer::start([Reply::text(status, body)]).await;
         let error = client(&sendgrid.url())
-            .send(&ada_email(), false)
+            .send(&ada_email())
             .await
             .unwrap_err();
         assert_eq!(class(&error), expected, "{error}");
@@ -85,12 +82,12 @@ async fn each_answer_has_its_class_and_keeps_only_the_field() {
 #[tokio::test]
 async fn an_outage_is_told_from_a_lost_answer() {
     let url = format!("http://127.0.0.1:{}", free_port().await);
-    let error = client(&url).send(&ada_email(), false).await.unwrap_err();
+    let error = client(&url).send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
 
     let sendgrid = ScriptedServer::start([Reply::Hang]).await;
     let client = impatient_sender(settings(&sendgrid.url()));
-    let error = client.send(&ada_email(), false).await.unwrap_err();
+    let error = client.send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
     sendgrid.next().await;
     assert!(sendgrid.rest().is_empty());
@@ -108,7 +105,7 @@ async fn a_rate_limit_says_at_which_second_it_ends() {
     };
     let sendgrid = ScriptedServer::start([reply]).await;
     let error = client(&sendgrid.url())
-        .send(&ada_email(), false)
+        .send(&ada_email())
         .await
         .unwrap_err();
     assert_eq!(class(&error), "rate-limited");

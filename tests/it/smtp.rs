@@ -152,7 +152,7 @@ async fn converse(
 #[tokio::test]
 async fn an_email_arrives_whole() {
     let mut server = Server::with([]).await;
-    server.client().send(&ada_email(), false).await.unwrap();
+    server.client().send(&ada_email()).await.unwrap();
 
     let seen = server.seen();
     for command in [
@@ -183,8 +183,8 @@ async fn an_email_arrives_whole() {
 async fn a_connection_is_used_again_and_the_bytes_are_the_same() {
     let mut server = Server::with([]).await;
     let client = server.client();
-    client.send(&ada_email(), false).await.unwrap();
-    client.send(&ada_email(), false).await.unwrap();
+    client.send(&ada_email()).await.unwrap();
+    client.send(&ada_email()).await.unwrap();
 
     let seen = server.seen();
     let connections = seen.iter().filter(|seen| **seen == Seen::Connection);
@@ -201,19 +201,15 @@ async fn a_connection_is_used_again_and_the_bytes_are_the_same() {
 async fn a_kept_connection_that_the_server_has_closed_is_replaced() {
     let mut server = Server::with([("NOOP", Close)]).await;
     let client = server.client();
-    client.send(&ada_email(), false).await.unwrap();
-    client.send(&ada_email(), false).await.unwrap();
+    client.send(&ada_email()).await.unwrap();
+    client.send(&ada_email()).await.unwrap();
     assert_eq!(server.messages().len(), 2);
 }
 
 #[tokio::test]
 async fn user_and_password_are_given() {
     let mut server = Server::with([]).await;
-    server
-        .client_with_login()
-        .send(&ada_email(), false)
-        .await
-        .unwrap();
+    server.client_with_login().send(&ada_email()).await.unwrap();
     // "\0ada\0secret" in base64.
     let login = Seen::Command("AUTH PLAIN AGFkYQBzZWNyZXQ=".to_owned());
     assert!(server.seen().contains(&login));
@@ -245,10 +241,11 @@ async fn each_refusal_has_its_class_and_keeps_only_its_codes() {
         (
             "RCPT",
             "450 4.2.0 <ada@example.net> greylisted",
-            "busy",
+            "deferred",
             "450 4.2.0",
         ),
-        ("RCPT", "452 ada@example.net", "busy", "452"),
+        ("RCPT", "452 ada@example.net", "deferred", "452"),
+        ("RCPT", "421 ada@example.net", "busy", "421"),
         (
             "RCPT",
             "550 5.1.1 <ada@example.net> unknown",
@@ -257,7 +254,7 @@ async fn each_refusal_has_its_class_and_keeps_only_its_codes() {
         ),
         ("RCPT", "550 Ada Lovelace has left", "refused", "550"),
         ("DATA", "554 5.5.1 no", "refused", "554 5.5.1"),
-        (".", "451 4.7.1 later", "busy", "451 4.7.1"),
+        (".", "451 4.7.1 later", "deferred", "451 4.7.1"),
         (
             ".",
             "552-5.3.4 too large\r\n552 5.3.4 for ada",
@@ -266,7 +263,7 @@ async fn each_refusal_has_its_class_and_keeps_only_its_codes() {
         ),
     ] {
         let server = Server::with([(step, Say(answer))]).await;
-        let error = server.client().send(&ada_email(), false).await.unwrap_err();
+        let error = server.client().send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), expected, "{step} {answer}: {error}");
         assert!(error.to_string().ends_with(text), "{error}");
     }
@@ -277,7 +274,7 @@ async fn a_refused_login_is_about_us() {
     let server = Server::with([("AUTH", Say("535 5.7.8 not ada"))]).await;
     let error = server
         .client_with_login()
-        .send(&ada_email(), false)
+        .send(&ada_email())
         .await
         .unwrap_err();
     assert_eq!(class(&error), "unauthorized");
@@ -291,7 +288,7 @@ async fn a_server_without_a_login_or_encryption_that_we_ask_for_gets_no_email() 
     let url = format!("smtp://127.0.0.1:{}?tls=required", server.port);
     let encryption = sender(Server::settings(&url));
     for client in [login, encryption] {
-        let error = client.send(&ada_email(), false).await.unwrap_err();
+        let error = client.send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), "unauthorized");
     }
     assert!(
@@ -307,36 +304,36 @@ async fn an_address_that_the_server_can_not_take_is_refused() {
     let server = Server::with([]).await;
     let mut email = ada_email();
     email.to.address = "ådä@example.net".to_owned();
-    let error = server.client().send(&email, false).await.unwrap_err();
+    let error = server.client().send(&email).await.unwrap_err();
     assert_eq!(class(&error), "refused");
 
     let server = Server::with([("EHLO", Say("250-mail.example\r\n250 SMTPUTF8"))]).await;
-    server.client().send(&email, false).await.unwrap();
+    server.client().send(&email).await.unwrap();
 }
 
 #[tokio::test]
 async fn before_the_message_a_broken_connection_means_that_nothing_was_sent() {
     let url = format!("smtp://127.0.0.1:{}", free_port().await);
     let error = sender(Server::settings(&url))
-        .send(&ada_email(), false)
+        .send(&ada_email())
         .await
         .unwrap_err();
     assert_eq!(class(&error), "unreachable");
 
     for step in ["greeting", "EHLO", "MAIL", "RCPT", "DATA"] {
         let server = Server::with([(step, Close)]).await;
-        let error = server.client().send(&ada_email(), false).await.unwrap_err();
+        let error = server.client().send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), "unreachable", "{step}: {error}");
     }
     let server = Server::with([("RCPT", Hang)]).await;
-    let error = server.impatient_client().send(&ada_email(), false).await;
+    let error = server.impatient_client().send(&ada_email()).await;
     assert_eq!(class(&error.unwrap_err()), "unreachable");
 }
 
 #[tokio::test]
 async fn after_the_message_a_broken_connection_means_that_it_may_have_been_sent() {
     let mut server = Server::with([(".", Close)]).await;
-    let error = server.client().send(&ada_email(), false).await.unwrap_err();
+    let error = server.client().send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
     assert_eq!(server.messages().len(), 1);
 }
@@ -346,7 +343,7 @@ async fn a_connection_that_timed_out_is_never_used_again() {
     let mut server = Server::with([(".", Hang)]).await;
     let client = server.impatient_client();
     for _ in 0..2 {
-        let error = client.send(&ada_email(), false).await.unwrap_err();
+        let error = client.send(&ada_email()).await.unwrap_err();
         assert_eq!(class(&error), "unanswered");
     }
     let seen = server.seen();
@@ -357,9 +354,9 @@ async fn a_connection_that_timed_out_is_never_used_again() {
 #[tokio::test]
 async fn an_answer_that_is_not_smtp_is_no_success() {
     let server = Server::with([("greeting", Say("HTTP/1.1 400 Bad Request"))]).await;
-    let error = server.client().send(&ada_email(), false).await.unwrap_err();
+    let error = server.client().send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unreachable");
     let server = Server::with([(".", Say("hello ada"))]).await;
-    let error = server.client().send(&ada_email(), false).await.unwrap_err();
+    let error = server.client().send(&ada_email()).await.unwrap_err();
     assert_eq!(class(&error), "unanswered");
 }
