@@ -93,7 +93,7 @@ pub fn decide(
         Attempt::Told => Outcome::Delivered,
         Attempt::Impossible(dead) => Outcome::Dead(dead),
         Attempt::Held(held) => held_back(held, history, policy, now, random),
-        Attempt::Failed(failure) => failed(failure, history, policy, now, random),
+        Attempt::Failed(failure) => failed(&failure, history, policy, now, random),
     }
 }
 
@@ -146,7 +146,7 @@ fn held_back(
 }
 
 fn failed(
-    failure: Failure,
+    failure: &Failure,
     history: &History,
     policy: &RetryPolicy,
     now: OffsetDateTime,

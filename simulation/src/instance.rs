@@ -41,6 +41,9 @@ use crate::{
     world::World,
 };
 
+/// More than any simulation has by far.
+const MOST_DELIVERIES: u64 = 2_000_000;
+
 /// How long a killed instance is gone.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -235,7 +238,12 @@ impl Instance {
     /// From the delivery to its settlement, as the host and `Deliverer::deliver` do it.
     async fn deliver(self: &Rc<Self>, audience: Audience, received: ReceivedMessage, id: u64) {
         let started = Instant::now();
-        self.world.ledger.borrow_mut().totals.deliveries += 1;
+        let deliveries = {
+            let mut ledger = self.world.ledger.borrow_mut();
+            ledger.totals.deliveries += 1;
+            ledger.totals.deliveries
+        };
+        assert!(deliveries < MOST_DELIVERIES, "the messages go in circles");
         self.world.pause(1, 5).await;
         self.crash_point().await;
         let envelope = bus::envelope(&received);
