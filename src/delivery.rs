@@ -20,16 +20,18 @@ use axum::{
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use tracing::{Instrument, error, field, info, info_span, warn};
+use tracing::{Instrument, error, field, info, info_span};
 
 use crate::{
     attempt::Attempt,
+    delivery_summary::Summary,
     event::{Event, EventError},
     failure::{Class, Failure},
     history::{History, Standing},
     invocation::{Invocation, id, millis},
     orders_topic::{OrdersTopic, Outgoing, PublishError},
     outcome::{Dead, Outcome, Reason, decide},
+    patience::publish_patiently,
     redelivery::{Audience, Content, Original},
     retry,
     retry_policy::RetryPolicy,
@@ -40,28 +42,15 @@ use crate::{
 /// (Azure/azure-functions-host, `DefaultHttpWorkerService`).
 const COMPLETED: &str = r#"{"Outputs":{},"Logs":[],"ReturnValue":null}"#;
 
-/// Until when an invocation tries to get its copies onto the bus. The host renews the lock for five minutes, and ends the
-/// process of an invocation that takes as long (`host.json`); a failure before that would only bring the message back
-/// at once, and burn one of its deliveries.
-pub const PUBLISH_UNTIL: Duration = Duration::from_secs(4 * 60);
-
-/// The longest that one [`OrdersTopic::publish`] takes, which has to fit before that.
-const ONE_PUBLISH: Duration = Duration::from_secs(24);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
 /// An order of a hundred vendors that are all down has a hundred copies.
 const COPIES_AT_ONCE: usize = 32;
-
-/// How many reasons one line of the log has.
-const MOST_REASONS: usize = 5;
 
 /// What a delivery needs besides the function.
 #[derive(Debug, Clone)]
 pub struct Deliverer {
     pub topic: OrdersTopic,
     pub policy: RetryPolicy,
-    /// How long after its begin an invocation still tries to get its copies onto the bus: [`PUBLISH_UNTIL`].
+    /// How long after its begin an invocation still tries to get its copies onto the bus: [`crate::patience::PUBLISH_UNTIL`].
     pub publish_until: Duration,
 }
 
@@ -332,57 +321,6 @@ impl Delivery {
     }
 }
 
-/// Tries for minutes: as long as the copy is not on the bus, the original must not be completed. No attempt begins that
-/// could outlast `until` after `started`; `random`, from 0 to 1, is for the pauses.
-///
-/// # Errors
-/// The last one, or the first that no later attempt can mend.
-pub async fn publish_patiently<F, Fut>(
-    started: Instant,
-    until: Duration,
-    random: f64,
-    publish: F,
-) -> Result<(), PublishError>
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = Result<(), PublishError>>,
-{
-    let mut retries = 0;
-    let mut error = PublishError::Unreachable {
-        reason: "the time of the invocation is over".to_owned(),
-    };
-    loop {
-        let left = until.saturating_sub(started.elapsed() + ONE_PUBLISH);
-        if left.is_zero() {
-            return Err(error);
-        }
-        if retries > 0 {
-            // Who asks for more time than there is gets all that there is: a failure would come back at once.
-            let pause = retry::backoff(Duration::from_secs(1), LONGEST_PAUSE, retries - 1, random)
-                .max(error.retry_after().unwrap_or_default())
-                .min(left);
-            warn!(retry = retries, %error, "the bus does not take the copy of a message, whose lock is held meanwhile");
-            tokio::time::sleep(pause).await;
-        }
-        retries += 1;
-        error = match publish().await {
-            Ok(()) => return Ok(()),
-            // No later attempt is another.
-            Err(error @ (PublishError::Unsendable(_) | PublishError::TooLarge { .. })) => {
-                return Err(error);
-            }
-            // A right that is missing is one that somebody may give back in a minute.
-            Err(
-                error @ (PublishError::Rejected { .. }
-                | PublishError::Busy { .. }
-                | PublishError::Unreachable { .. }
-                | PublishError::Unanswered { .. }
-                | PublishError::NoToken(_)),
-            ) => error,
-        };
-    }
-}
-
 fn completed() -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (StatusCode::OK, content_type, COMPLETED).into_response()
@@ -399,116 +337,9 @@ fn failed(status: StatusCode, outcome: &str) -> Response {
         .into_response()
 }
 
-/// What the log says of one delivery, whose recipients may have fared differently.
-#[derive(Debug, Default)]
-pub struct Summary {
-    reasons: Vec<String>,
-    later: usize,
-    dead: usize,
-    was_tried: bool,
-}
-
-impl Summary {
-    fn add(&mut self, vendor: Option<&str>, outcome: &Outcome) {
-        let reason = match outcome {
-            Outcome::Delivered => return,
-            Outcome::Later(later) => {
-                self.later += 1;
-                self.was_tried |= later.was_tried;
-                later.error.clone()
-            }
-            Outcome::Dead(dead) => {
-                self.dead += 1;
-                format!("{}: {}", dead.reason.name(), dead.description)
-            }
-        };
-        self.reasons.push(match vendor {
-            Some(vendor) => format!("the vendor {vendor}: {reason}"),
-            None => reason,
-        });
-    }
-
-    fn log(mut self, function: &str, duration_ms: u64) {
-        let more = self.reasons.len().saturating_sub(MOST_REASONS);
-        self.reasons.truncate(MOST_REASONS);
-        let mut reasons = self.reasons.join("; ");
-        if more > 0 {
-            reasons.push_str(&format!("; and {more} more"));
-        }
-        let (later, dead) = (self.later, self.dead);
-        match (dead, later) {
-            (0, 0) => info!(outcome = "delivered", duration_ms, "{function} delivered"),
-            // What was only held back is told where the channel was closed, once.
-            (0, _) if !self.was_tried => {
-                info!(
-                    outcome = "later",
-                    later, duration_ms, "{function} delivers later: {reasons}"
-                );
-            }
-            (0, _) => warn!(
-                outcome = "later",
-                later, duration_ms, "{function} delivers later: {reasons}"
-            ),
-            _ => error!(
-                outcome = "dead",
-                dead, later, duration_ms, "{function} gives up: {reasons}"
-            ),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_invocation_ends_before_the_host_ends_the_process() {
-        let host: serde_json::Value = serde_json::from_str(include_str!("../host.json")).unwrap();
-        assert_eq!(host["functionTimeout"], "00:05:00");
-        assert_eq!(
-            host["extensions"]["serviceBus"]["maxAutoLockRenewalDuration"],
-            "00:05:00"
-        );
-        assert!(PUBLISH_UNTIL < Duration::from_secs(5 * 60));
-        assert!(crate::data_plane::SendLimits::default().total <= ONE_PUBLISH);
-    }
-
-    /// However long the bus asks to be left alone, and however quickly it says so.
-    #[tokio::test(start_paused = true)]
-    async fn a_bus_that_says_no_at_once_holds_the_message_for_minutes() {
-        for retry_after in [None, Some(Duration::ZERO), Some(Duration::from_secs(300))] {
-            let started = Instant::now();
-            let calls = std::cell::Cell::new(0);
-            let published = publish_patiently(started, PUBLISH_UNTIL, 0.5, async || {
-                calls.set(calls.get() + 1);
-                Err(PublishError::Busy {
-                    status: 503,
-                    detail: String::new(),
-                    retry_after,
-                })
-            })
-            .await;
-            assert!(published.is_err());
-            assert!(calls.get() >= 2);
-            let took = started.elapsed();
-            assert!(
-                took >= PUBLISH_UNTIL - ONE_PUBLISH && took < PUBLISH_UNTIL,
-                "{took:?}"
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_publish_begins_that_the_host_would_not_let_end() {
-        let started = Instant::now();
-        tokio::time::advance(PUBLISH_UNTIL - ONE_PUBLISH).await;
-        let never = async || panic!("it is too late");
-        assert!(
-            publish_patiently(started, PUBLISH_UNTIL, 0.5, never)
-                .await
-                .is_err()
-        );
-    }
 
     #[tokio::test]
     async fn a_panic_is_a_failure_that_comes_again() {

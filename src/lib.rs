@@ -6,7 +6,7 @@
 //! - the functions, one file each: [`checkout`], [`cancel`], [`notify`], [`vendor_notify`];
 //! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers);
 //! - a triggered delivery from end to end: [`delivery`], which asks [`history`] what a message's past is, [`outcome`] what
-//!   becomes of it, and [`redelivery`] for the copies in which it goes on;
+//!   becomes of it, and [`redelivery`] for the copies in which it goes on, which [`patience`] puts onto the bus;
 //! - when anybody may be called: [`channel`], with its [`breaker`] and [`rate_limit`], and [`retry_policy`];
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
 //! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`];
@@ -40,6 +40,7 @@ pub mod dead_letter_report;
 pub mod dead_letter_walk;
 pub mod dead_letters;
 pub mod delivery;
+pub mod delivery_summary;
 pub mod durations;
 pub mod email;
 pub mod event;
@@ -57,6 +58,7 @@ pub mod order_email;
 mod order_email_words;
 pub mod orders_topic;
 pub mod outcome;
+pub mod patience;
 pub mod place_order;
 pub mod problem;
 pub mod properties;
@@ -123,7 +125,7 @@ impl App {
                 deliverer: Deliverer {
                     topic: OrdersTopic::new(&topic, &http),
                     policy,
-                    publish_until: delivery::PUBLISH_UNTIL,
+                    publish_until: patience::PUBLISH_UNTIL,
                 },
                 emails,
                 vendors,
