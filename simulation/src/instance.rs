@@ -36,7 +36,6 @@ use uuid::Uuid;
 use crate::{
     bus::{self, Bus},
     ledger::Notification,
-    operator,
     provider::{Answer, Provider, failure},
     scenario::{Semantics, VENDORS},
     world::World,
@@ -346,10 +345,9 @@ impl Instance {
         let event_id = delivery.event.id();
         let mut ledger = self.world.ledger.borrow_mut();
         ledger.totals.copies += 1;
-        // What an operator has re-sent is the same message again, of which either copy will do.
         let vendor = bus::text_property(copy, VENDOR);
         let notification = notification(delivery, vendor.unwrap_or("customer"));
-        if !operator::was_resent(source) && !ledger.was_split(&notification) {
+        if !ledger.was_split(&notification) {
             let source = format!("{} of {event_id}", source.sequence_number);
             ledger.sent(&copy.message_id, &source);
         }

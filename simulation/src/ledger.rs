@@ -20,7 +20,8 @@ struct Fate {
     /// re-sent what was not dead.
     excused: u32,
     is_superseded: bool,
-    /// A delivery and the copy that it went on in were both on the bus: it may go on twice, under the same names.
+    /// A delivery and the copy that it went on in were both on the bus, or an operator re-sent it: it may go on twice, and
+    /// where the names meet, either will do.
     is_split: bool,
 }
 
@@ -140,7 +141,7 @@ impl Ledger {
             .is_some_and(|burnt| *burnt >= deliveries)
     }
 
-    /// Its message and a copy of it were both on the bus.
+    /// There may be more than one message of it on the bus.
     pub fn split(&mut self, notification: &Notification) {
         if let Some(fate) = self.fates.get_mut(notification) {
             fate.is_split = true;

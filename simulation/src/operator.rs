@@ -44,17 +44,6 @@ const TOOLS: [Tool; 6] = [
     Tool::OursKilled,
 ];
 
-/// Whether an operator has sent it.
-pub fn was_resent(received: &ReceivedMessage) -> bool {
-    let message = &received.message;
-    let id = message.message_id.as_deref().unwrap_or_default();
-    let is_marked = message
-        .properties
-        .keys()
-        .any(|name| name.eq_ignore_ascii_case("DeadLetterReason"));
-    is_marked || id.starts_with("tool-") || id.starts_with("replay:")
-}
-
 /// Re-sends some of the dead letters.
 pub fn replay(world: &Rc<World>) {
     for audience in [Audience::Customers, Audience::Vendors] {
@@ -112,6 +101,7 @@ fn resend(world: &Rc<World>, audience: Audience, dead: &ReceivedMessage, tool: T
     // The original may have been re-sent before, or be on its way already.
     for notification in notifications(audience, dead) {
         ledger.excuse(&notification);
+        ledger.split(&notification);
     }
     drop(ledger);
     let entity = Bus::entity(audience);

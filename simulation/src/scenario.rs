@@ -122,8 +122,10 @@ impl Scenario {
             bus_outages,
             lost_answers: pick(rng, &[0.0, 0.0, 0.05, 0.3]),
             crash: pick(rng, &[0.0, 0.0, 0.001, 0.01]),
+            // What dies again at once is re-sent again within the topic's memory.
             replays: (0..rng.usize(0..6))
                 .map(|_| end.mul_f64(rng.f64()))
+                .flat_map(|at| [0, 120, 240].map(|later| at + Duration::from_secs(later)))
                 .collect(),
             end,
         }
