@@ -103,8 +103,8 @@ impl AcsClient {
         })
     }
 
-    /// As [`crate::email::EmailSender::send`]: an error that is not [`EmailError::Unanswered`] means that ACS has taken
-    /// nothing under this key.
+    /// As [`crate::email::EmailSender::send`]. An answer that was lost is asked for: that ACS knows the email settles it;
+    /// that it does not, so soon, may only mean that it does not know it yet.
     pub(crate) async fn send(&self, email: &Email) -> Result<(), EmailError> {
         let body = serde_json::to_vec(&self.message(email)).expect("strings become JSON");
         let error = match self.post(email.key, &body).await {
@@ -119,11 +119,6 @@ impl AcsClient {
         };
         match error {
             EmailError::Unanswered { .. } if self.knows(email.key).await? => Ok(()),
-            EmailError::Unanswered { provider, reason } => Err(EmailError::Busy {
-                provider,
-                answer: format!("it has not taken it: {reason}"),
-                retry_after: None,
-            }),
             error => Err(error),
         }
     }
@@ -161,20 +156,17 @@ impl AcsClient {
         let answer = self.ask_again_after_401(request, "GET", &url, b"").await?;
         match answer.status {
             200 => match operation_status(&answer).as_deref() {
+                Some("NotStarted" | "Running" | "Succeeded") => Ok(true),
                 // Under this key it never will be sent.
                 Some(status @ ("Failed" | "Canceled")) => Err(EmailError::Refused {
                     provider: PROVIDER,
                     answer: format!("the operation is {status}"),
                 }),
-                _ => Ok(true),
+                _ => Err(unclear(&answer)),
             },
             404 => Ok(false),
             // Something else is wrong than with the email.
-            400..500 if !matches!(answer.status, 401 | 403 | 429) => Err(EmailError::Busy {
-                provider: PROVIDER,
-                answer: format!("{} to the question whether it has the email", answer.status),
-                retry_after: None,
-            }),
+            400 | 413 | 422 => Err(unclear(&answer)),
             _ => Err(failure(&answer)),
         }
     }
@@ -314,6 +306,15 @@ fn parse_connection_string(text: &str) -> Result<(&str, Vec<u8>), &'static str> 
 fn failure(answer: &Answer) -> EmailError {
     let retry_after = answer.retry_after(SystemTime::now());
     answer.error(error_code(answer).as_deref(), retry_after)
+}
+
+/// The answer is none to the question whether it has an email.
+fn unclear(answer: &Answer) -> EmailError {
+    EmailError::Busy {
+        provider: PROVIDER,
+        answer: format!("{} to the question whether it has the email", answer.status),
+        retry_after: None,
+    }
 }
 
 /// `status` of an operation, as in `Running`.

@@ -21,12 +21,25 @@ pub enum Attempt {
 /// Why no call is made now, and when to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
-    /// The other side is down or asked for time. Who waits comes back spread over the time `spread` after the `wait`.
-    Paused { wait: Duration, spread: Duration },
-    /// The vendor has said that its endpoint is gone; the same, until it takes something again.
-    Gone { wait: Duration, spread: Duration },
+    /// The other side is left alone. Who waits comes back spread over the time `spread` after the `wait`.
+    Paused {
+        why: Pause,
+        wait: Duration,
+        spread: Duration,
+    },
     /// It is not this message's turn by the rate limit.
     Paced { wait: Duration },
     /// An operator has parked the vendor.
     Parked,
+}
+
+/// Why the other side is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// It is down, or takes nothing from us.
+    Failing,
+    /// It works, and asked for time.
+    Throttling,
+    /// It is a vendor that has said that it is gone.
+    Gone,
 }

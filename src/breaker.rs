@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::retry_policy::RetryPolicy;
+use crate::{attempt::Pause, retry_policy::RetryPolicy};
 
 /// As many failures in a row are an outage. Fewer happen to a provider that is well.
 const FAILURES: u32 = 5;
@@ -22,8 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A probe that has not answered after this time never will: its call is gone. Longer than any call, ACS's with all its
-/// questions included.
-const PROBE_PATIENCE: Duration = Duration::from_secs(120);
+/// questions and tokens included.
+const PROBE_PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Debug, Clone)]
 pub struct Breaker {
@@ -40,16 +40,16 @@ pub struct Ticket(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Closed { failures: u32 },
-    Open { until: Instant, pause: Pause },
-    Probing { since: Instant, pause: Pause },
+    Open { until: Instant, rest: Rest },
+    Probing { since: Instant, rest: Rest },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Pause {
+struct Rest {
     /// Which of the pauses comes next if this one does not help.
     next: usize,
     length: Duration,
-    is_gone: bool,
+    why: Pause,
 }
 
 /// Nothing may be called for `wait`; those who wait should come back spread over the time `spread` after it.
@@ -57,8 +57,7 @@ struct Pause {
 pub struct Hold {
     pub wait: Duration,
     pub spread: Duration,
-    /// The other side has said that it is gone.
-    pub is_gone: bool,
+    pub why: Pause,
 }
 
 /// What a call told about the other side.
@@ -85,14 +84,8 @@ pub enum Change {
 
 impl Breaker {
     pub fn new(policy: &RetryPolicy) -> Self {
-        let mut pauses = Vec::new();
-        for failures in 0.. {
-            let pause = policy.step(failures).min(LONGEST_PAUSE);
-            if pauses.last() == Some(&pause) {
-                break;
-            }
-            pauses.push(pause);
-        }
+        let steps = policy.steps().iter();
+        let pauses = steps.map(|step| (*step).min(LONGEST_PAUSE)).collect();
         Self {
             pauses,
             state: State::Closed { failures: 0 },
@@ -102,36 +95,36 @@ impl Breaker {
 
     /// Whether a call may be made now; if so, its result has to be recorded.
     pub fn admit(&mut self, now: Instant) -> Result<Ticket, Hold> {
-        let (wait, pause) = match self.state {
+        let (wait, rest) = match self.state {
             State::Closed { .. } => return Ok(Ticket(self.era)),
-            State::Open { until, pause } => (until.saturating_duration_since(now), pause),
+            State::Open { until, rest } => (until.saturating_duration_since(now), rest),
             // Its answer is not known yet; those who wait for it need not wait for the next pause.
-            State::Probing { since, pause } if now < since + PROBE_PATIENCE => {
-                return Err(self.hold(SHORTEST_PAUSE, pause));
+            State::Probing { since, rest } if now < since + PROBE_PATIENCE => {
+                return Err(self.hold(SHORTEST_PAUSE, rest));
             }
-            State::Probing { pause, .. } => (Duration::ZERO, pause),
+            State::Probing { rest, .. } => (Duration::ZERO, rest),
         };
         if wait.is_zero() {
             self.era += 1;
-            self.state = State::Probing { since: now, pause };
+            self.state = State::Probing { since: now, rest };
             return Ok(Ticket(self.era));
         }
-        Err(self.hold(wait, pause))
+        Err(self.hold(wait, rest))
     }
 
     /// However short the pause was, a backlog does not come back all at once.
-    fn hold(&self, wait: Duration, pause: Pause) -> Hold {
+    fn hold(&self, wait: Duration, rest: Rest) -> Hold {
         Hold {
             wait,
-            spread: pause.length.max(self.pauses[0]),
-            is_gone: pause.is_gone,
+            spread: rest.length.max(self.pauses[0]),
+            why: rest.why,
         }
     }
 
     /// Takes back an admission whose call was not made.
     pub fn not_called(&mut self, now: Instant) {
-        if let State::Probing { pause, .. } = self.state {
-            self.state = State::Open { until: now, pause };
+        if let State::Probing { rest, .. } = self.state {
+            self.state = State::Open { until: now, rest };
         }
     }
 
@@ -142,10 +135,10 @@ impl Breaker {
         }
         let (failures, next) = match self.state {
             State::Closed { failures } => (failures, 0),
-            State::Probing { pause, .. } => (FAILURES, pause.next),
+            State::Probing { rest, .. } => (FAILURES, rest.next),
             State::Open { .. } => return None,
         };
-        let length = match signal {
+        let (length, why) = match signal {
             Signal::Alive => {
                 let was = std::mem::replace(&mut self.state, State::Closed { failures: 0 });
                 return matches!(was, State::Probing { .. }).then_some(Change::Closed);
@@ -157,23 +150,23 @@ impl Breaker {
                 return None;
             }
             Signal::Failing { retry_after } => {
-                self.pause(next).max(retry_after.unwrap_or_default())
+                let asked = retry_after.unwrap_or_default();
+                (self.pause(next).max(asked), Pause::Failing)
             }
-            Signal::Throttling { retry_after } => retry_after.unwrap_or(self.pause(next)),
-            Signal::Refusing | Signal::Gone => self.pause(next),
+            Signal::Throttling { retry_after } => {
+                (retry_after.unwrap_or(self.pause(next)), Pause::Throttling)
+            }
+            Signal::Refusing => (self.pause(next), Pause::Failing),
+            Signal::Gone => (self.pause(next), Pause::Gone),
         };
         let length = length.max(SHORTEST_PAUSE);
         let was_probing = matches!(self.state, State::Probing { .. });
         // A provider that only asks for time is not getting worse.
-        let next = next + usize::from(!matches!(signal, Signal::Throttling { .. }));
+        let next = next + usize::from(why != Pause::Throttling);
         self.era += 1;
         self.state = State::Open {
             until: now + length,
-            pause: Pause {
-                next,
-                length,
-                is_gone: signal == Signal::Gone,
-            },
+            rest: Rest { next, length, why },
         };
         // A probe that failed opens nothing that was not open.
         (!was_probing).then_some(Change::Opened { pause: length })
@@ -187,7 +180,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry_policy::tests::policy;
+    use crate::{config::Settings, retry_policy::tests::policy};
 
     const DOWN: Signal = Signal::Failing { retry_after: None };
 
@@ -236,7 +229,7 @@ mod tests {
         let hold = Hold {
             wait: seconds(20),
             spread: seconds(30),
-            is_gone: false,
+            why: Pause::Failing,
         };
         assert_eq!(breaker.admit(now + seconds(10)), Err(hold));
 
@@ -289,8 +282,8 @@ mod tests {
         let (mut breaker, now) = open();
         let probed = now + seconds(30);
         assert!(breaker.admit(probed).is_ok());
-        assert!(breaker.admit(probed + seconds(119)).is_err());
-        assert!(breaker.admit(probed + seconds(120)).is_ok());
+        assert!(breaker.admit(probed + seconds(179)).is_err());
+        assert!(breaker.admit(probed + seconds(180)).is_ok());
     }
 
     #[test]
@@ -324,12 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_that_repeats_a_wait_goes_on_after_it() {
+        let settings = [("RETRY_SCHEDULE", "30s,30s,5m")];
+        let policy = RetryPolicy::from_settings(&Settings::from_pairs(settings)).unwrap();
+        let pauses: Vec<_> = Breaker::new(&policy).pauses;
+        assert_eq!(pauses, [seconds(30), seconds(30), seconds(300)]);
+    }
+
+    #[test]
     fn a_refusal_of_us_opens_it_at_once_and_gone_is_told_apart() {
         let now = Instant::now();
-        for (signal, is_gone) in [(Signal::Refusing, false), (Signal::Gone, true)] {
+        for (signal, why) in [
+            (Signal::Refusing, Pause::Failing),
+            (Signal::Gone, Pause::Gone),
+        ] {
             let mut breaker = Breaker::new(&policy());
             assert_eq!(call(&mut breaker, now, signal), opened(30));
-            assert_eq!(breaker.admit(now).unwrap_err().is_gone, is_gone);
+            assert_eq!(breaker.admit(now).unwrap_err().why, why);
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::{event::Event, order::OrderId};
 /// busy shop, and more than what waits on the bus of them.
 const MOST: usize = 20_000;
 
-/// An order, and a vendor in it or else the customer.
-type Recipient = (OrderId, Option<String>);
+/// An order, and a vendor's id or the customer's address, which can't be taken for each other: an address has an `@`.
+type Recipient = (OrderId, String);
 
 /// Clones share it.
 #[derive(Clone, Default)]
@@ -34,9 +34,10 @@ impl CancelledOrders {
     pub fn note(&self, cancelled: &Event) {
         let order_id = cancelled.order_id();
         let lines = &cancelled.order.line_items;
-        let vendors = lines.iter().map(|line| Some(line.vendor_id.clone()));
+        let vendors = lines.iter().map(|line| line.vendor_id.clone());
+        let customer = cancelled.order.customer.email.clone();
         let mut known = self.lock();
-        for recipient in vendors.chain([None]) {
+        for recipient in vendors.chain([customer]) {
             let recipient = (order_id, recipient);
             if known.recipients.insert(recipient.clone()) {
                 known.oldest_first.push_back(recipient);
@@ -49,9 +50,9 @@ impl CancelledOrders {
         }
     }
 
-    /// Whether this vendor, or else the customer, is told that the order was cancelled.
-    pub fn tells(&self, order: OrderId, vendor: Option<&str>) -> bool {
-        let recipient = (order, vendor.map(str::to_owned));
+    /// Whether this vendor, or the customer with this address, is told that the order was cancelled.
+    pub fn tells(&self, order: OrderId, recipient: &str) -> bool {
+        let recipient = (order, recipient.to_owned());
         self.lock().recipients.contains(&recipient)
     }
 
@@ -85,11 +86,14 @@ mod tests {
         let event = cancelled(1);
         let order = event.order_id();
         orders.note(&event);
-        for vendor in [None, Some("bakery"), Some("florist")] {
-            assert!(orders.tells(order, vendor), "{vendor:?}");
+        for recipient in ["ada@example.net", "bakery", "florist"] {
+            assert!(orders.tells(order, recipient), "{recipient}");
         }
-        assert!(!orders.tells(order, Some("butcher")));
-        assert!(!orders.tells(cancelled(2).order_id(), None));
+        // Whoever cancels may have written another address.
+        for other in ["butcher", "ada@example.org"] {
+            assert!(!orders.tells(order, other), "{other}");
+        }
+        assert!(!orders.tells(cancelled(2).order_id(), "bakery"));
     }
 
     #[test]
@@ -100,7 +104,7 @@ mod tests {
             orders.note(&cancelled(n));
             orders.note(&cancelled(n));
         }
-        let tells = |n| orders.tells(cancelled(n).order_id(), None);
+        let tells = |n| orders.tells(cancelled(n).order_id(), "bakery");
         assert!(!tells(0));
         assert!(tells(10) && tells(last));
     }

@@ -7,9 +7,11 @@
 use std::{
     fmt,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -49,13 +51,10 @@ impl Channel {
     /// was held before.
     fn admit(&self, now: Instant, has_waited: bool) -> Result<Ticket, Held> {
         let mut state = self.lock();
-        let ticket = state.breaker.admit(now).map_err(|hold| {
-            let (wait, spread) = (hold.wait, hold.spread);
-            if hold.is_gone {
-                Held::Gone { wait, spread }
-            } else {
-                Held::Paused { wait, spread }
-            }
+        let ticket = state.breaker.admit(now).map_err(|hold| Held::Paused {
+            why: hold.why,
+            wait: hold.wait,
+            spread: hold.spread,
         })?;
         if let Some(limit) = &mut state.limit
             && let Err(wait) = limit.admit(now, has_waited)
@@ -120,7 +119,9 @@ impl Channel {
                 }
                 Err(held) => return failed.map_or(Attempt::Held(held), Attempt::Failed),
             };
-            let result = call.await;
+            // Also after a panic the channel has to know that the call is over.
+            let result = AssertUnwindSafe(call).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| Err(Failure::handler_fault()));
             self.record(Instant::now(), ticket, result.as_ref().copied());
             let Err(failure) = result else {
                 return Attempt::Told;
@@ -169,7 +170,9 @@ mod tests {
     use std::{cell::Cell, time::Duration};
 
     use super::*;
-    use crate::{config::Settings, failure::tests::failure, retry_policy::tests::policy};
+    use crate::{
+        attempt::Pause, config::Settings, failure::tests::failure, retry_policy::tests::policy,
+    };
 
     fn channel(limit: &str) -> Channel {
         let limit = RateLimit::from_settings(&Settings::from_pairs([]), limit).unwrap();
@@ -216,7 +219,13 @@ mod tests {
         let channel = channel("none");
         attempt(&channel, Err(Class::Gone)).await;
         let held = attempt(&channel, Ok(())).await;
-        assert!(matches!(held, Attempt::Held(Held::Gone { .. })));
+        assert!(matches!(
+            held,
+            Attempt::Held(Held::Paused {
+                why: Pause::Gone,
+                ..
+            })
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,6 +262,17 @@ mod tests {
                 .then_some(async { Err(failure(Class::Transient)) })
         };
         assert_eq!(channel.attempt(false, 0.0, call).await, Attempt::Told);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_panics_leaves_the_way_to_the_next() {
+        let channel = channel("none");
+        attempt(&channel, Err(Class::ChannelBroken)).await;
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let call = || Some(async { panic!("ada@example.net") });
+        let panicked = channel.attempt(false, 0.0, call).await;
+        assert_eq!(panicked, Attempt::Failed(Failure::handler_fault()));
+        assert_eq!(attempt(&channel, Ok(())).await, Attempt::Told);
     }
 
     #[tokio::test(start_paused = true)]

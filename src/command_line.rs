@@ -48,7 +48,7 @@ meanwhile, and its delivery count grows, which does no harm in a dead-letter que
 Settings: ServiceBusConnection or ServiceBusConnection__fullyQualifiedNamespace, SERVICEBUS_REST_ENDPOINT, ORDERS_TOPIC.
 Rights: Listen on the queue and the subscription (Azure Service Bus Data Receiver); replay also Send on the topic (Data
 Sender).
-Exit code: 0 done; 1 something failed; 2 wrong arguments; 130 interrupted.
+Exit code: 0 done; 1 something failed, was skipped or not reached; 2 wrong arguments; 130 interrupted.
 ";
 
 /// How many rows a list has that does not say so.

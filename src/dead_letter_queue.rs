@@ -91,8 +91,12 @@ pub struct DeadLetterQueue {
 
 impl DeadLetterQueue {
     /// No I/O.
-    pub fn new(audience: Audience, settings: &TopicSettings, client: &reqwest::Client) -> Self {
-        let entity = audience.entity(&settings.topic);
+    pub fn new(
+        audience: Audience,
+        entity: String,
+        settings: &TopicSettings,
+        client: &reqwest::Client,
+    ) -> Self {
         Self {
             audience,
             authorization: Authorization::new(settings, &entity, client),

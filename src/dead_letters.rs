@@ -147,9 +147,25 @@ struct Replay {
     limit: usize,
     interval: Duration,
     dry_run: bool,
-    /// The ids of the copies.
-    sent: HashSet<String>,
+    /// Whose copies were sent.
+    sent: HashSet<Notification>,
     summary: Summary,
+}
+
+/// What a dead letter is about, in every life that it had: audience, order, event and vendor; the id of what is none of ours.
+type Notification = (&'static str, String, String, Option<String>);
+
+fn notification(dead_letter: &DeadLetter) -> Notification {
+    let order = match dead_letter.correlation_id() {
+        "" => dead_letter.message_id(),
+        order => order,
+    };
+    (
+        dead_letter.audience.name(),
+        order.to_owned(),
+        dead_letter.label().to_owned(),
+        dead_letter.vendor(),
+    )
 }
 
 /// What a step means for the walk.
@@ -233,7 +249,7 @@ impl Operator<'_> {
             }
             Work::Replay(replay) => {
                 let printed = self.report.summary(&replay.summary, replay.dry_run);
-                (printed, replay.summary.failed == 0)
+                (printed, replay.summary.failed + replay.summary.skipped == 0)
             }
         };
         ended?;
@@ -279,7 +295,7 @@ impl Operator<'_> {
         dead_letter: &DeadLetter,
     ) -> (Outcome, bool) {
         // Without this, one that dies again and again would be replayed again and again.
-        if replay.sent.contains(dead_letter.message_id())
+        if replay.sent.contains(&notification(dead_letter))
             || dead_letter.time().is_some_and(|time| time > self.started)
         {
             return (Outcome::Skipped("it came while this ran"), true);
@@ -296,7 +312,7 @@ impl Operator<'_> {
             return (outcome, true);
         }
         let published = replay.topic.publish(&copy).await;
-        replay.sent.insert(copy.message_id);
+        replay.sent.insert(notification(dead_letter));
         if let Err(error) = published {
             let topic = &self.connection.topic;
             let why = why_to_stop(&error, topic);
@@ -321,11 +337,18 @@ impl Operator<'_> {
     /// of each, however it ends.
     async fn walk(&self, only: Option<Audience>, work: &mut Work) -> Result<(), Ended> {
         let mut incomplete = false;
-        for audience in Audience::ALL {
-            if only.is_some_and(|only| only != audience) {
-                continue;
-            }
-            let queue = DeadLetterQueue::new(audience, &self.connection, &self.client);
+        let topic = &self.connection.topic;
+        let entities = Audience::ALL
+            .into_iter()
+            .filter(|audience| only.is_none_or(|only| only == *audience))
+            .flat_map(|audience| {
+                audience
+                    .entities(topic)
+                    .into_iter()
+                    .map(move |it| (audience, it))
+            });
+        for (audience, entity) in entities {
+            let queue = DeadLetterQueue::new(audience, entity, &self.connection, &self.client);
             let mut walk = Walk::new(queue);
             let end = self.through(&mut walk, work).await;
             let entity = walk.queue.entity.clone();

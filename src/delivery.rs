@@ -26,7 +26,7 @@ use crate::{
     attempt::Attempt,
     delivery_summary::Summary,
     event::{Event, EventError},
-    failure::{Class, Failure},
+    failure::Failure,
     history::{History, Standing},
     invocation::{Invocation, id, millis},
     orders_topic::{OrdersTopic, Outgoing, PublishError},
@@ -85,7 +85,8 @@ impl Delivery {
 
     /// Whether it has been held back before.
     pub fn has_waited(&self) -> bool {
-        self.history().generation > 0
+        let history = self.history();
+        history.generation > 0 && !history.is_replay
     }
 }
 
@@ -99,14 +100,7 @@ pub struct Told {
 /// Makes the attempt, in which a bug must end like any other failure: with an outcome, and a line in the log.
 pub async fn caught(attempt: impl Future<Output = Attempt>) -> Attempt {
     let attempt = AssertUnwindSafe(attempt).catch_unwind().await;
-    attempt.unwrap_or_else(|_| {
-        Attempt::Failed(Failure {
-            class: Class::HandlerFault,
-            retry_after: None,
-            answer: "the function panicked".to_owned(),
-            nothing_taken: false,
-        })
-    })
+    attempt.unwrap_or_else(|_| Attempt::Failed(Failure::handler_fault()))
 }
 
 impl Deliverer {
@@ -276,10 +270,7 @@ impl Message {
         error: &EventError,
         now: OffsetDateTime,
     ) -> (Vec<Outgoing>, Summary) {
-        let dead = Dead {
-            reason: Reason::Unreadable,
-            description: error.to_string(),
-        };
+        let dead = Dead::new(Reason::Unreadable, error.to_string());
         let content = Content::Unreadable {
             known_by: &self.known_by,
         };
@@ -340,6 +331,7 @@ fn failed(status: StatusCode, outcome: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Class;
 
     #[tokio::test]
     async fn a_panic_is_a_failure_that_comes_again() {

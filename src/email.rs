@@ -221,8 +221,9 @@ impl EmailSender {
         if let Err(EmailError::KnownOtherwise { .. }) = sent {
             sent = self.send(&otherwise()).await;
         }
-        // Of ACS everything but silence is a clear answer, about earlier attempts as well.
-        sent.map_err(|error| error.failure(matches!(self, Self::Acs(_))))
+        // Who was asked first, and had nothing, has nothing of any earlier attempt.
+        let was_asked = may_be_there && matches!(self, Self::Acs(_));
+        sent.map_err(|error| error.failure(was_asked))
     }
 
     /// The limit on which the provider's documentation lets a new account begin: 30 emails a minute and 100 an hour at
@@ -275,8 +276,8 @@ pub enum EmailError {
         answer: String,
         retry_after: Option<Duration>,
     },
-    /// The provider refuses us, not this email: 401, 403, SMTP 530 and 535.
-    #[error("{provider} does not accept our credentials or our account: {answer}")]
+    /// The provider refuses us, not this email: 401, 403, 404, SMTP 530 and 535.
+    #[error("{provider} does not accept our credentials, our account or our request: {answer}")]
     Unauthorized {
         provider: &'static str,
         answer: String,

@@ -64,6 +64,18 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Failure {
+    /// A panic of ours. What it said may be anything, and is not repeated.
+    pub fn handler_fault() -> Self {
+        Self {
+            class: Class::HandlerFault,
+            retry_after: None,
+            answer: "the function panicked".to_owned(),
+            nothing_taken: false,
+        }
+    }
+}
+
 /// The pauses before the second and the third try within one invocation: enough for a restart or a lost connection.
 const QUICK_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 

@@ -11,17 +11,18 @@ use time::OffsetDateTime;
 
 use crate::{
     fields::parse_time,
+    outcome::LAST_FAILURE,
     place_order::is_vendor_id,
     properties::{
         self, DEAD_LETTER_REASON, DEAD_LETTER_TIME, FAILURES, FIRST_SEEN, GENERATION, HELD_SECONDS,
-        NATIVE_REASON, UNCONFIRMED_SINCE, VENDOR,
+        LAST_ERROR, NATIVE_REASON, UNCONFIRMED_SINCE, VENDOR,
     },
     retry_policy::{GRACE, RetryPolicy},
 };
 
-/// A condemned copy is on the bus within seconds of its condemnation. One that came later was taken out of the
-/// dead-letter queue.
-const CONDEMNED_FOR: time::Duration = time::Duration::minutes(5);
+/// A condemned copy is on the bus within minutes of its condemnation ([`crate::patience`]), by the clocks of the bus and of an
+/// instance. One that came later was taken out of the dead-letter queue.
+const CONDEMNED_FOR: time::Duration = time::Duration::minutes(10);
 
 /// How long after its deadline a live message may come: its grace, and the longest wait that anybody may ask for. What
 /// comes later has lain somewhere, in a dead-letter queue or in front of an app that was stopped, and has not had its
@@ -51,6 +52,8 @@ pub struct History {
     pub held: Duration,
     /// Since when an attempt may have reached the recipient without our knowing.
     pub unconfirmed_since: Option<OffsetDateTime>,
+    /// Class and answer of the last attempt that was made.
+    pub last_failure: Option<String>,
     /// An operator has re-sent it.
     pub is_replay: bool,
 }
@@ -65,6 +68,7 @@ impl History {
             first_seen: now,
             held: Duration::ZERO,
             unconfirmed_since: None,
+            last_failure: None,
             is_replay: false,
         }
     }
@@ -117,7 +121,10 @@ impl Standing {
             failures: count(FAILURES).unwrap_or(0),
             first_seen: time(FIRST_SEEN).unwrap_or(now),
             held: Duration::from_secs(count(HELD_SECONDS).unwrap_or(0).into()),
-            unconfirmed_since: time(UNCONFIRMED_SINCE),
+            // What cannot be read is a doubt all the same.
+            unconfirmed_since: text(UNCONFIRMED_SINCE)
+                .map(|text| time_of(&text).map_or(now, |at| at.min(now))),
+            last_failure: text(LAST_ERROR).and_then(|text| last_failure(&text)),
             is_replay: was_dead || was_condemned,
         };
         let has_lain = now - history.deadline(policy) > LATEST_AFTER_DEADLINE;
@@ -125,6 +132,7 @@ impl Standing {
             history.failures = 0;
             history.first_seen = now;
             history.held = Duration::ZERO;
+            history.last_failure = None;
         }
         Self::Live(history)
     }
@@ -140,6 +148,16 @@ fn generation(known: Option<u32>, is_replay: bool, enqueued: Option<OffsetDateTi
     match known {
         Some(known) if !is_replay => known,
         known => known.unwrap_or(0).max(second.unwrap_or(0)),
+    }
+}
+
+/// What `last-error` says of the last attempt; nothing if the message was only held back.
+fn last_failure(last_error: &str) -> Option<String> {
+    const HELD: [&str; 4] = ["paused: ", "paced: ", "parked: ", "gone: not tried"];
+    match last_error.split_once(LAST_FAILURE) {
+        Some((_, failure)) => Some(failure.to_owned()),
+        None if HELD.iter().any(|held| last_error.starts_with(held)) => None,
+        None => Some(last_error.to_owned()),
     }
 }
 
@@ -203,6 +221,7 @@ mod tests {
             first_seen: datetime!(2026-11-24 12:00 UTC),
             held: Duration::from_secs(90),
             unconfirmed_since: Some(datetime!(2026-11-24 13:00 UTC)),
+            last_failure: None,
             is_replay: false,
         };
         for (generation, failures) in [
@@ -236,7 +255,7 @@ mod tests {
             json!(u32::MAX),
         ] {
             let history = live(json!({
-                "generation": odd, "failures": odd, "first-seen": odd, "held-seconds": odd, "unconfirmed-since": odd,
+                "generation": odd, "failures": odd, "first-seen": odd, "held-seconds": odd,
             }));
             let expected = History {
                 generation: SECOND,
@@ -247,6 +266,37 @@ mod tests {
         // A time to come would put the deadline off.
         let history = live(json!({ "generation": 0, "first-seen": "2036-11-24T12:00:00Z" }));
         assert_eq!(history, History::new(NOW));
+    }
+
+    #[test]
+    fn a_doubt_that_cannot_be_read_is_one() {
+        for odd in ["soon", "2036-11-24T12:00:00Z"] {
+            let history = live(json!({ "generation": 1, "unconfirmed-since": odd }));
+            assert_eq!(history.unconfirmed_since, Some(NOW), "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_last_failure_is_known_through_all_that_it_waited() {
+        for (last_error, failure) in [
+            ("transient: 503", Some("transient: 503")),
+            (
+                "gone: the vendor answered 410",
+                Some("gone: the vendor answered 410"),
+            ),
+            ("paused: not tried while others fail", None),
+            (
+                "gone: not tried while the vendor says that it is gone",
+                None,
+            ),
+            (
+                "paced: waits its turn; the last failure: transient: 503",
+                Some("transient: 503"),
+            ),
+        ] {
+            let history = live(json!({ "last-error": last_error }));
+            assert_eq!(history.last_failure.as_deref(), failure);
+        }
     }
 
     #[test]
@@ -305,7 +355,7 @@ mod tests {
         for properties in [
             with("DeadLetterReason", "MaxDeliveryCountExceeded"),
             with("deadletterreason", "MaxDeliveryCountExceeded"),
-            with("dead-letter-time", "2026-11-25T11:54:00Z"),
+            with("dead-letter-time", "2026-11-25T11:49:00Z"),
         ] {
             let history = live(properties);
             assert!(history.is_replay);

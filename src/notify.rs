@@ -62,7 +62,7 @@ async fn tell(app: &App, delivery: &Delivery) -> Attempt {
 /// Whether the customer is told by a cancellation that this instance knows; it gets to know this one.
 pub fn is_overtaken(cancelled: &CancelledOrders, event: &Event) -> bool {
     match event.kind {
-        EventKind::Placed => cancelled.tells(event.order_id(), None),
+        EventKind::Placed => cancelled.tells(event.order_id(), &event.order.customer.email),
         EventKind::Cancelled { .. } => {
             cancelled.note(event);
             false

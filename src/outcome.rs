@@ -8,7 +8,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::{
-    attempt::{Attempt, Held},
+    attempt::{Attempt, Held, Pause},
     durations,
     failure::{Class, Failure},
     history::History,
@@ -43,6 +43,19 @@ pub struct Later {
 pub struct Dead {
     pub reason: Reason,
     pub description: String,
+    /// As of now, as for one that comes later.
+    pub unconfirmed_since: Option<OffsetDateTime>,
+}
+
+impl Dead {
+    /// Of a message of which no attempt was made.
+    pub fn new(reason: Reason, description: String) -> Self {
+        Self {
+            reason,
+            description,
+            unconfirmed_since: None,
+        }
+    }
 }
 
 /// Why a message is given up: a closed list, which operators filter by. The names are in the style of Service Bus's own,
@@ -76,6 +89,9 @@ impl Reason {
 /// A parked vendor's messages look this often whether it is still parked.
 const PARKED: Duration = Duration::from_secs(10 * 60);
 
+/// Before the last failure, in the `last-error` of a message that was only held back since.
+pub const LAST_FAILURE: &str = "; the last failure: ";
+
 /// Nothing comes back sooner over the bus.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -106,16 +122,16 @@ fn held_back(
     random: f64,
 ) -> Outcome {
     let (wait, counts, why) = match held {
-        Held::Paused { wait, spread } => {
-            let why = "paused: not tried while others fail";
-            if now >= history.deadline(policy) + GRACE {
-                return Outcome::Dead(deadline_exceeded(history, policy, why));
-            }
-            (wait + spread.mul_f64(random), true, why)
-        }
-        Held::Gone { wait, spread } => {
-            let why = "gone: not tried while the vendor says that it is gone";
-            (wait + spread.mul_f64(random), false, why)
+        Held::Paused { why, wait, spread } => {
+            let (counts, why) = match why {
+                Pause::Failing => (true, "paused: not tried while others fail"),
+                Pause::Throttling => (false, "paused: not tried while others are too many"),
+                Pause::Gone => (
+                    false,
+                    "gone: not tried while the vendor says that it is gone",
+                ),
+            };
+            (wait + spread.mul_f64(random), counts, why)
         }
         Held::Paced { wait } => {
             let wait = match wait {
@@ -130,6 +146,19 @@ fn held_back(
             (PARKED.mul_f64(1.0 + random), false, why)
         }
     };
+    let error = match &history.last_failure {
+        Some(failure) => format!("{why}{LAST_FAILURE}{failure}"),
+        None => why.to_owned(),
+    };
+    if counts && now >= history.deadline(policy) + GRACE {
+        let unconfirmed_since = history.unconfirmed_since;
+        return Outcome::Dead(deadline_exceeded(
+            history,
+            policy,
+            &error,
+            unconfirmed_since,
+        ));
+    }
     let wait = wait.max(SHORTEST_WAIT);
     Outcome::Later(Later {
         due: now + wait,
@@ -140,7 +169,7 @@ fn held_back(
             history.held + wait
         },
         unconfirmed_since: history.unconfirmed_since,
-        error: why.to_owned(),
+        error,
         was_tried: false,
     })
 }
@@ -152,10 +181,16 @@ fn failed(
     now: OffsetDateTime,
     random: f64,
 ) -> Outcome {
+    let unconfirmed_since = match failure.class {
+        Class::Ambiguous => history.unconfirmed_since.or(Some(now)),
+        _ if failure.nothing_taken => None,
+        _ => history.unconfirmed_since,
+    };
     let dead = |reason| {
         Outcome::Dead(Dead {
             reason,
             description: failure.answer.clone(),
+            unconfirmed_since,
         })
     };
     let deadline = history.deadline(policy);
@@ -173,7 +208,12 @@ fn failed(
     };
     let error = failure.to_string();
     if until.is_some_and(|until| now >= until) {
-        return Outcome::Dead(deadline_exceeded(history, policy, &error));
+        return Outcome::Dead(deadline_exceeded(
+            history,
+            policy,
+            &error,
+            unconfirmed_since,
+        ));
     }
     let asked = failure.retry_after.unwrap_or_default();
     // The last try is at the deadline, but not before anybody who asked for more time wants it.
@@ -181,7 +221,9 @@ fn failed(
     let wait = policy.wait(history.failures, failure.retry_after, random);
     let wait = match until {
         Some(_) if !until_deadline.is_zero() => wait.min(until_deadline).max(asked),
-        Some(_) | None => wait,
+        Some(_) => wait,
+        // As often as those who are held back meanwhile.
+        None => wait.min(PARKED),
     };
     let wait = wait.max(SHORTEST_WAIT);
     Outcome::Later(Later {
@@ -191,18 +233,20 @@ fn failed(
             Some(_) => history.held,
             None => history.held + wait,
         },
-        unconfirmed_since: match failure.class {
-            Class::Ambiguous => history.unconfirmed_since.or(Some(now)),
-            _ if failure.nothing_taken => None,
-            _ => history.unconfirmed_since,
-        },
+        unconfirmed_since,
         error,
         was_tried: true,
     })
 }
 
-fn deadline_exceeded(history: &History, policy: &RetryPolicy, last: &str) -> Dead {
+fn deadline_exceeded(
+    history: &History,
+    policy: &RetryPolicy,
+    last: &str,
+    unconfirmed_since: Option<OffsetDateTime>,
+) -> Dead {
     Dead {
+        unconfirmed_since,
         reason: Reason::DeadlineExceeded,
         description: format!(
             "not delivered within {}, after {} failed attempts; {last}",
@@ -266,7 +310,9 @@ mod tests {
             assert!(first.was_tried);
             assert_eq!(first.error, format!("{}: 503", class.name()));
             let fifth = later(failed(class), &history(4, seconds(0)), 1.0);
-            assert_eq!(fifth.due, NOW + seconds(750));
+            // One that is gone is asked as often as those that are held back.
+            let due = if class == Class::Gone { 600 } else { 750 };
+            assert_eq!(fifth.due, NOW + seconds(due));
             assert_eq!(fifth.failures, 5);
         }
     }
@@ -364,6 +410,7 @@ mod tests {
     fn who_was_not_tried_at_the_deadline_has_an_hour_of_grace() {
         let paused = || {
             Attempt::Held(Held::Paused {
+                why: Pause::Failing,
                 wait: seconds(600),
                 spread: seconds(600),
             })
@@ -384,6 +431,7 @@ mod tests {
     fn who_is_held_comes_back_spread_out_and_has_not_failed() {
         let paused = |wait, spread| {
             Attempt::Held(Held::Paused {
+                why: Pause::Failing,
                 wait: seconds(wait),
                 spread: seconds(spread),
             })
@@ -399,9 +447,38 @@ mod tests {
     }
 
     #[test]
+    fn the_last_failure_is_not_forgotten_while_it_is_held() {
+        let failed_before = History {
+            last_failure: Some("transient: 503".to_owned()),
+            ..history(3, seconds(0))
+        };
+        let held = later(Attempt::Held(Held::Parked), &failed_before, 0.0);
+        assert!(held.error.starts_with("parked: "), "{}", held.error);
+        assert!(
+            held.error.ends_with("; the last failure: transient: 503"),
+            "{}",
+            held.error
+        );
+    }
+
+    #[test]
+    fn the_doubt_of_the_last_try_stays_with_the_dead_letter() {
+        let over = history(9, policy().deadline());
+        assert_eq!(
+            dead(failed(Class::Ambiguous), &over).unconfirmed_since,
+            Some(NOW)
+        );
+        assert_eq!(
+            dead(failed(Class::Transient), &over).unconfirmed_since,
+            None
+        );
+    }
+
+    #[test]
     fn waiting_for_a_turn_or_for_a_person_has_no_deadline_and_costs_none() {
         let old = history(0, policy().deadline() * 2);
-        let gone = Held::Gone {
+        let gone = Held::Paused {
+            why: Pause::Gone,
             wait: seconds(5),
             spread: seconds(0),
         };

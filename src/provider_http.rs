@@ -76,7 +76,9 @@ impl Answer {
             None => self.status.to_string(),
         };
         match self.status {
-            401 | 403 => EmailError::Unauthorized { provider, answer },
+            // The address of the API never changes with the email: that it is not there, or takes no such request, is about
+            // us, as at ACS when the sender's domain is not linked (404).
+            401 | 403..=406 | 410 | 415 | 451 => EmailError::Unauthorized { provider, answer },
             429 => EmailError::RateLimited {
                 provider,
                 answer,
@@ -303,10 +305,10 @@ mod tests {
         }
         assert_eq!(class(409), "deferred");
         assert_eq!(class(429), "rate-limited");
-        for status in [400, 404, 405, 406, 410, 413, 415, 422, 451] {
+        for status in [400, 402, 413, 422, 431] {
             assert_eq!(class(status), "refused", "{status}");
         }
-        for status in [401, 403] {
+        for status in [401, 403, 404, 405, 406, 410, 415, 451] {
             assert_eq!(class(status), "unauthorized", "{status}");
         }
         for status in [200, 204, 500, 502, 504, 599] {

@@ -5,6 +5,8 @@
 //! again, after a lost answer or a crash, is dropped by the topic, and a copy never has the id of what it replaces, for
 //! which the topic would drop it as well, and with it the notification. Pure.
 
+use std::time::Duration;
+
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
@@ -44,11 +46,15 @@ impl Audience {
         }
     }
 
-    /// The queue or subscription from which the function gets its messages, and in which they end when they die.
-    pub fn entity(self, topic: &str) -> String {
+    /// Where its messages end when they die: in the dead-letter queue of what its function reads, and, of a subscription
+    /// that forwards, of the subscription when it cannot.
+    pub fn entities(self, topic: &str) -> Vec<String> {
         match self {
-            Self::Customers => "notifications".to_owned(),
-            Self::Vendors => format!("{topic}/subscriptions/vendors"),
+            Self::Customers => vec![
+                "notifications".to_owned(),
+                format!("{topic}/subscriptions/customers"),
+            ],
+            Self::Vendors => vec![format!("{topic}/subscriptions/vendors")],
         }
     }
 }
@@ -97,8 +103,7 @@ impl Original<'_> {
         add(FIRST_SEEN, time(self.history.first_seen));
         add(LAST_ERROR, text(&later.error));
         if !later.held.is_zero() {
-            let seconds = i64::try_from(later.held.as_secs()).unwrap_or(i64::MAX);
-            add(HELD_SECONDS, PropertyValue::Integer(seconds));
+            add(HELD_SECONDS, seconds(later.held));
         }
         if let Some(since) = later.unconfirmed_since {
             add(UNCONFIRMED_SINCE, time(since));
@@ -116,7 +121,10 @@ impl Original<'_> {
         add(DEAD_LETTER_TIME, time(now));
         add(FAILURES, PropertyValue::Integer(history.failures.into()));
         add(FIRST_SEEN, time(history.first_seen));
-        if let Some(since) = history.unconfirmed_since {
+        if !history.held.is_zero() {
+            add(HELD_SECONDS, seconds(history.held));
+        }
+        if let Some(since) = dead.unconfirmed_since.or(history.unconfirmed_since) {
             add(UNCONFIRMED_SINCE, time(since));
         }
         copy
@@ -172,6 +180,10 @@ fn time(time: OffsetDateTime) -> PropertyValue {
     PropertyValue::Text(time)
 }
 
+fn seconds(duration: Duration) -> PropertyValue {
+    PropertyValue::Integer(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
+}
+
 /// The text as a property can carry it.
 fn text(text: &str) -> PropertyValue {
     let plain = text.chars().map(|character| match character {
@@ -185,8 +197,6 @@ fn text(text: &str) -> PropertyValue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use time::macros::datetime;
 
     use super::*;
@@ -277,6 +287,7 @@ mod tests {
         let dead = Dead {
             reason: Reason::EmailRefused,
             description: "é".repeat(1000),
+            unconfirmed_since: None,
         };
         let copy = original.condemned(None, &dead, NOW);
         assert!(copy.message_id.ends_with(":cancelled:customers:5"));

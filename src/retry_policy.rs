@@ -15,8 +15,8 @@ const DEADLINE: &str = "RETRY_DEADLINE";
 /// Service Bus expires a message of ours after 14 days, and a schedule can't be longer than what it is part of.
 const LONGEST: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// How much longer a message may live that nobody has called for at its deadline: its last try comes when the other side
-/// is not left alone any more.
+/// How much longer a message may live whose recipient is left alone at its deadline: its last try comes when others find
+/// out that the recipient works again.
 pub const GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// What is added to a wait at most, as a part of it: what failed together does not come back together. It never makes a
@@ -71,8 +71,13 @@ impl RetryPolicy {
         self.deadline
     }
 
+    /// All waits, before any jitter.
+    pub fn steps(&self) -> &[Duration] {
+        &self.schedule
+    }
+
     /// The wait after failure number `failures` (0 is the first), before any jitter.
-    pub fn step(&self, failures: u32) -> Duration {
+    fn step(&self, failures: u32) -> Duration {
         let last = self.schedule.len() - 1;
         let index = usize::try_from(failures).unwrap_or(last).min(last);
         self.schedule[index]

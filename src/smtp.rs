@@ -327,9 +327,15 @@ fn failure(phase: Phase, error: &Error) -> EmailError {
         Some(enhanced) => format!("{code} {enhanced}"),
         None => code.to_string(),
     };
-    // 421 is about the connection, and what comes before a recipient is about us.
-    let about_this_email = matches!(phase, Phase::Recipient | Phase::Message);
-    if error.is_transient() && about_this_email && u16::from(code) != 421 {
+    // Servers put off their judgement of us until there is a recipient: a refusal for policy or security (RFC 3463, x.7)
+    // need not be about this email, and trouble of the system (x.3, x.4) or of the connection (421) never is.
+    let about_recipient = matches!(phase, Phase::Recipient | Phase::Message);
+    let detail = enhanced_status(error).unwrap_or_default();
+    let detail = detail.split_once('.').map_or("", |(_, detail)| detail);
+    let about_server =
+        detail.starts_with("3.") || detail.starts_with("4.") || u16::from(code) == 421;
+    let may_be_about_us = error.is_permanent() && detail.starts_with("7.");
+    if about_recipient && (error.is_transient() && !about_server || may_be_about_us) {
         return EmailError::Deferred { provider, answer };
     }
     if error.is_transient() {

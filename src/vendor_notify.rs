@@ -65,10 +65,8 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
         } else {
             "the order"
         };
-        return Attempt::Impossible(Dead {
-            reason: Reason::UnknownVendor,
-            description: format!("the vendor {vendor_id} is not in {place}"),
-        });
+        let description = format!("the vendor {vendor_id} is not in {place}");
+        return Attempt::Impossible(Dead::new(Reason::UnknownVendor, description));
     };
     let is_overtaken = || {
         let is_overtaken = is_overtaken(&app.cancelled_orders, event, vendor_id);
@@ -113,7 +111,7 @@ async fn deliver(app: &App, vendor: &Vendor, webhook: &Webhook) -> Result<(), Fa
 /// Whether the vendor is told by a cancellation that this instance knows; it gets to know this one.
 pub fn is_overtaken(cancelled: &CancelledOrders, event: &Event, vendor_id: &str) -> bool {
     match event.kind {
-        EventKind::Placed => cancelled.tells(event.order_id(), Some(vendor_id)),
+        EventKind::Placed => cancelled.tells(event.order_id(), vendor_id),
         EventKind::Cancelled { .. } => {
             cancelled.note(event);
             false

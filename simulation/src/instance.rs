@@ -434,11 +434,12 @@ impl Instance {
                 });
                 Err(failure(Class::KnownOtherwise, None, false))
             }
-            Answer::Failed(Class::Ambiguous, _) if is_asked => match ask().await? {
-                true => Ok(()),
-                false => Err(failure(Class::Transient, None, true)),
-            },
-            Answer::Failed(class, retry_after) => Err(failure(class, retry_after, is_asked)),
+            Answer::Failed(Class::Ambiguous, _) if is_asked && ask().await? => Ok(()),
+            Answer::Failed(class, retry_after) => {
+                let was_asked = is_asked && delivery.may_be_there();
+                let nothing_taken = was_asked && class != Class::Ambiguous;
+                Err(failure(class, retry_after, nothing_taken))
+            }
         }
     }
 

@@ -34,7 +34,7 @@ def test_a_fault_that_passes_is_waited_out(orderup, faulty_smtp, command, answer
 
 @pytest.mark.parametrize(
     ("command", "answer"),
-    [("rcpt", "550 5.1.1 {address}: no such user here"), ("data", "554 5.7.1 Not wanted by {address}")],
+    [("rcpt", "550 5.1.1 {address}: no such user here"), ("data", "554 5.6.0 Not wanted by {address}")],
 )
 def test_a_refusal_for_good_ends_the_message(orderup, faulty_smtp, command, answer):
     setattr(faulty_smtp, command, answer)
@@ -46,6 +46,16 @@ def test_a_refusal_for_good_ends_the_message(orderup, faulty_smtp, command, answ
     faulty_smtp.recover()
     assert_delivered(orderup.deliver("notify", order_placed()))
     assert len(faulty_smtp.taken) == 1
+
+
+@pytest.mark.parametrize("command", ["rcpt", "data"])
+def test_a_refusal_that_may_be_about_us_is_waited_out(orderup, faulty_smtp, command):
+    setattr(faulty_smtp, command, "554 5.7.1 Client host blocked, {address}")
+    assert_later(orderup.deliver("notify", order_placed()))
+    assert ADDRESS not in orderup.output()
+    # Nor is another message held up by it.
+    faulty_smtp.recover()
+    assert_delivered(orderup.deliver("notify", order_placed()))
 
 
 def test_a_connection_that_breaks_after_the_message_is_tried_again_with_the_same_id(orderup, faulty_smtp):

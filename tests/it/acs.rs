@@ -128,7 +128,7 @@ async fn each_answer_has_its_class_and_keeps_only_its_code() {
                 404,
                 r#"{"error":{"code":"DomainNotLinked","message":"Ada Lovelace"}}"#,
             ),
-            "refused",
+            "unauthorized",
             "404 DomainNotLinked",
         ),
         (
@@ -144,13 +144,13 @@ async fn each_answer_has_its_class_and_keeps_only_its_code() {
         ),
         (
             Reply::text(500, r#"{"error":{"code":"ada@example.net"}}"#),
-            "busy",
-            "it has not taken it: the status was 500",
+            "unanswered",
+            "the status was 500",
         ),
         (
             Reply::text(200, "<html>Hello Ada</html>"),
-            "busy",
-            "it has not taken it: the status was 200",
+            "unanswered",
+            "the status was 200",
         ),
         (
             Reply::with_header(302, "location", "https://example.net/ada"),
@@ -230,6 +230,12 @@ async fn an_email_that_may_be_there_is_asked_for_before_it_is_sent() {
 #[tokio::test]
 async fn as_long_as_acs_cannot_be_asked_nothing_is_sent_and_doubt_stays() {
     for (unclear, class, asked) in [
+        (Reply::text(200, "<html>"), Class::Transient, 1),
+        (
+            Reply::text(200, r#"{"status":"Unheard of"}"#),
+            Class::Transient,
+            1,
+        ),
         (Reply::status(500), Class::Ambiguous, 1),
         (Reply::status(503), Class::Transient, 1),
         (Reply::status(400), Class::Transient, 1),

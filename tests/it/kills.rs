@@ -3,8 +3,10 @@
 //! Whoever was asked may have done what they were asked to. What is said again must be the same to the byte, under the
 //! same id, so that they can tell.
 
+use std::cell::Cell;
+
 use axum::http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     handler::{Handler, JsonBody, json_of, order, order_placed},
@@ -53,24 +55,40 @@ async fn an_order_whose_answer_was_lost_has_the_same_message_id_when_it_is_sent_
     assert_eq!(first.json()["subject"], order_id);
 }
 
-fn delivery(handler: &Handler, function: &str) -> reqwest::RequestBuilder {
-    let envelope = serde_json::json!({ "Data": { "message": order_placed() }, "Metadata": {} });
-    let url = handler.url(&format!("/{function}"));
-    handler.http.post(url).json_body(&envelope)
+/// Delivers the message as the host does for the first time, the second, and so on.
+fn deliveries(function: &str) -> impl Fn(&Handler) -> reqwest::RequestBuilder {
+    let count = Cell::new(0);
+    move |handler| {
+        count.set(count.get() + 1);
+        let metadata = json!({ "DeliveryCount": count.get().to_string() });
+        let envelope = json!({ "Data": { "message": order_placed() }, "Metadata": metadata });
+        let url = handler.url(&format!("/{function}"));
+        handler.http.post(url).json_body(&envelope)
+    }
 }
 
 #[tokio::test]
-async fn an_email_that_the_provider_may_have_is_sent_again_under_its_key() {
+async fn an_email_that_the_provider_may_have_is_asked_for_and_sent_again_under_its_key() {
     let (mut killed, next) = (Handler::start().await, Handler::start().await);
-    let (first, second, response) = again(
+    // It does not have it.
+    next.provider.reply_once(Reply::status(404));
+    let (first, asked, response) = again(
         &mut killed,
         &next,
         |handler| &handler.provider,
-        |handler| delivery(handler, "notify"),
+        deliveries("notify"),
     )
     .await;
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(first.header("operation-id"), second.header("operation-id"));
+    let key = first.header("operation-id");
+    assert_eq!(asked.method, "GET");
+    assert!(
+        asked.path_and_query.contains(key),
+        "{}",
+        asked.path_and_query
+    );
+    let second = next.provider.next().await;
+    assert_eq!(second.header("operation-id"), key);
     assert_eq!(first.body, second.body);
 }
 
@@ -81,7 +99,7 @@ async fn a_webhook_that_a_vendor_may_have_is_sent_again_under_its_id() {
         &mut killed,
         &next,
         |handler| &handler.bakery,
-        |handler| delivery(handler, "vendor-notify"),
+        deliveries("vendor-notify"),
     )
     .await;
     assert_eq!(response.status(), StatusCode::OK);

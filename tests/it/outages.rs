@@ -328,7 +328,7 @@ async fn what_a_provider_refuses_for_good_is_condemned_with_the_reason() {
     for marks in [
         json!({ "DeadLetterReason": "MaxDeliveryCountExceeded" }),
         json!({ "DeadLetterReason": "MaxDeliveryCountExceeded", "generation": "5", "failures": "30", "first-seen": 7 }),
-        json!({ "dead-letter-time": at(now - time::Duration::minutes(6)) }),
+        json!({ "dead-letter-time": at(now - time::Duration::minutes(11)) }),
     ] {
         let mut replay = copy.properties();
         for (name, value) in marks.as_object().unwrap() {

@@ -114,8 +114,7 @@ async fn a_cancellation_overtakes_what_is_held_up() {
 #[tokio::test]
 async fn a_dead_email_says_why_and_is_replayed_to_the_customer_alone() {
     let host = DevHost::start_with(&SOON).await;
-    // ACS refuses it, and does not know it either.
-    host.fault("email", &json!({ "status": 404 })).await;
+    host.fault("email", &json!({ "status": 422 })).await;
     place(&host).await;
     let dead = dead_letter(&host, "notifications").await;
     assert_eq!(dead["deadLetterReason"], "MaxDeliveryCountExceeded");
@@ -124,7 +123,7 @@ async fn a_dead_email_says_why_and_is_replayed_to_the_customer_alone() {
         .as_str()
         .unwrap();
     assert!(
-        description.starts_with("ACS refused the email: 404"),
+        description.starts_with("ACS refused the email: 422"),
         "{description}"
     );
     assert_eq!(dead["deliveryCount"], 10);

@@ -253,6 +253,13 @@ async fn each_refusal_has_its_class_and_keeps_only_its_codes() {
             "550 5.1.1",
         ),
         ("RCPT", "550 Ada Lovelace has left", "refused", "550"),
+        (
+            "RCPT",
+            "554 5.7.1 ada@example.net blocked",
+            "deferred",
+            "554 5.7.1",
+        ),
+        (".", "451 4.3.0 ada@example.net", "busy", "451 4.3.0"),
         ("DATA", "554 5.5.1 no", "refused", "554 5.5.1"),
         (".", "451 4.7.1 later", "deferred", "451 4.7.1"),
         (
