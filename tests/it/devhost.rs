@@ -199,6 +199,13 @@ impl DevHost {
         }
     }
 
+    /// How many webhooks came again, under the id that their vendor knew.
+    pub async fn repeated_webhooks(&self) -> u64 {
+        let webhooks = self.get("/_dev/webhooks").await;
+        let repeated = |webhook: &Value| webhook["deliveries"].as_u64().unwrap() - 1;
+        webhooks.as_array().unwrap().iter().map(repeated).sum()
+    }
+
     /// Waits until nothing is on its way any more.
     pub async fn wait_until_idle(&self) {
         let count = |entity: &Value, state: &str| entity[state].as_u64().unwrap();

@@ -6,6 +6,7 @@ mod acs;
 mod chaos;
 mod checkout;
 mod contract;
+mod copies;
 mod dead_letters;
 mod devhost;
 mod end_to_end;

@@ -5,8 +5,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::{
+    copies::Copy,
     handler::{Handler, JsonBody, OTHER_SECRET, SECRET, order_placed},
-    outages::Copy,
     scripted_server::{Received, Reply},
 };
 
