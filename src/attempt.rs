@@ -36,8 +36,10 @@ pub enum Held {
 /// Why the other side is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// It is down, or takes nothing from us.
+    /// It is down.
     Failing,
+    /// It takes nothing from us.
+    Refusing,
     /// It works, and asked for time.
     Throttling,
     /// It is a vendor that has said that it is gone.

@@ -116,7 +116,7 @@ impl Breaker {
     fn hold(&self, wait: Duration, rest: Rest) -> Hold {
         Hold {
             wait,
-            spread: rest.length.max(self.pauses[0]),
+            spread: rest.length.clamp(self.pauses[0], LONGEST_PAUSE),
             why: rest.why,
         }
     }
@@ -156,11 +156,14 @@ impl Breaker {
             Signal::Throttling { retry_after } => {
                 (retry_after.unwrap_or(self.pause(next)), Pause::Throttling)
             }
-            Signal::Refusing => (self.pause(next), Pause::Failing),
+            Signal::Refusing => (self.pause(next), Pause::Refusing),
             Signal::Gone => (self.pause(next), Pause::Gone),
         };
         let length = length.max(SHORTEST_PAUSE);
-        let was_probing = matches!(self.state, State::Probing { .. });
+        let before = match self.state {
+            State::Probing { rest, .. } => Some(rest.why),
+            State::Closed { .. } | State::Open { .. } => None,
+        };
         // A provider that only asks for time is not getting worse.
         let next = next + usize::from(why != Pause::Throttling);
         self.era += 1;
@@ -168,8 +171,9 @@ impl Breaker {
             until: now + length,
             rest: Rest { next, length, why },
         };
-        // A probe that failed opens nothing that was not open.
-        (!was_probing).then_some(Change::Opened { pause: length })
+        // A probe that failed opens nothing that was not open, unless a person is needed now who was not before.
+        let needs_a_person = matches!(why, Pause::Refusing | Pause::Gone) && before != Some(why);
+        (before.is_none() || needs_a_person).then_some(Change::Opened { pause: length })
     }
 
     fn pause(&self, index: usize) -> Duration {
@@ -274,7 +278,22 @@ mod tests {
         // An hour that the other side asks for is more than the ten minutes.
         let retry_after = Some(seconds(3600));
         call(&mut breaker, now, Signal::Failing { retry_after });
-        assert_eq!(breaker.admit(now).unwrap_err().wait, seconds(3600));
+        let hold = breaker.admit(now).unwrap_err();
+        assert_eq!((hold.wait, hold.spread), (seconds(3600), LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn an_outage_that_comes_to_need_a_person_says_so() {
+        let (mut breaker, mut now) = open();
+        for (signal, change) in [
+            (DOWN, None),
+            (Signal::Refusing, opened(120)),
+            (Signal::Refusing, None),
+            (DOWN, None),
+        ] {
+            now += seconds(3600);
+            assert_eq!(call(&mut breaker, now, signal), change);
+        }
     }
 
     #[test]
@@ -328,7 +347,7 @@ mod tests {
     fn a_refusal_of_us_opens_it_at_once_and_gone_is_told_apart() {
         let now = Instant::now();
         for (signal, why) in [
-            (Signal::Refusing, Pause::Failing),
+            (Signal::Refusing, Pause::Refusing),
             (Signal::Gone, Pause::Gone),
         ] {
             let mut breaker = Breaker::new(&policy());

@@ -56,6 +56,14 @@ pub enum QueueError {
         status: u16,
         detail: String,
     },
+    #[error(
+        "Service Bus does not accept the key or the token of this connection for {entity} ({status}: {detail})"
+    )]
+    NotAccepted {
+        entity: String,
+        status: u16,
+        detail: String,
+    },
     /// Only of a message: the lock has expired, or the message is gone.
     #[error("the lock of the message is lost")]
     LockLost,
@@ -186,7 +194,12 @@ impl DeadLetterQueue {
         let (entity, detail) = (self.entity.clone(), detail.to_owned());
         let number = status.as_u16();
         match number {
-            401 | 403 => QueueError::NotAllowed {
+            401 => QueueError::NotAccepted {
+                entity,
+                status: number,
+                detail,
+            },
+            403 => QueueError::NotAllowed {
                 entity,
                 status: number,
                 detail,

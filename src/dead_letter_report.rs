@@ -285,6 +285,13 @@ impl Report {
         }
     }
 
+    /// A line on stderr for a person, and for nobody else.
+    pub fn remark(&self, text: &str) {
+        if self.progress {
+            self.say(text);
+        }
+    }
+
     /// A line on stderr for whoever runs this.
     pub fn say(&self, text: &str) {
         self.erase_progress();

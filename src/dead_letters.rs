@@ -62,6 +62,11 @@ async fn carry_out(command: command_line::DeadLetters, report: &Report) -> Resul
     let settings = Settings::from_env();
     let connection = TopicSettings::read(&settings).map_err(|error| failed(&error))?;
     let client = http_client::outgoing(&settings).map_err(|error| failed(&error))?;
+    report.remark(&format!(
+        "{}, topic {}",
+        connection.base_url.as_str().trim_end_matches('/'),
+        connection.topic
+    ));
     let operator = Operator {
         connection,
         client,
@@ -249,9 +254,16 @@ impl Operator<'_> {
             }
             Work::Replay(replay) => {
                 let printed = self.report.summary(&replay.summary, replay.dry_run);
+                if ended.is_ok() && replay.summary.matched() == 0 {
+                    self.report.remark("no dead letter matches");
+                }
                 (printed, replay.summary.failed + replay.summary.skipped == 0)
             }
         };
+        if let Err(Ended::Interrupted) = ended {
+            self.report
+                .remark("interrupted; what was not taken in hand stays where it is");
+        }
         ended?;
         match printed {
             Ok(()) if done => Ok(()),
@@ -400,9 +412,10 @@ impl Operator<'_> {
 fn why_to_stop(error: &PublishError, topic: &str) -> Option<String> {
     match error {
         PublishError::Unsendable(_) | PublishError::TooLarge { .. } => None,
-        PublishError::Rejected {
-            status: 401 | 403, ..
-        } => Some(format!(
+        PublishError::Rejected { status: 401, .. } => {
+            Some("Service Bus does not accept the key or the token of this connection".to_owned())
+        }
+        PublishError::Rejected { status: 403, .. } => Some(format!(
             "Service Bus does not let this connection send to {topic}: it needs the right Send on it, with an \
              identity the role Azure Service Bus Data Sender"
         )),

@@ -133,12 +133,15 @@ impl Deliverer {
             let duration_ms = || millis(started.into_std());
             let message = match Message::read(body, &self.policy, OffsetDateTime::now_utc()) {
                 Ok(message) => message,
-                Err(Unread::Condemned) => {
-                    info!(
-                        outcome = "condemned",
-                        duration_ms = duration_ms(),
-                        "{function} fails the message, which was given up, into the dead-letter queue"
-                    );
+                Err(Unread::Condemned { is_redelivery }) => {
+                    // It comes as often as it may be delivered, within a second.
+                    if !is_redelivery {
+                        info!(
+                            outcome = "condemned",
+                            duration_ms = duration_ms(),
+                            "{function} fails the message, which was given up, into the dead-letter queue"
+                        );
+                    }
                     return failed(StatusCode::UNPROCESSABLE_ENTITY, "dead");
                 }
                 Err(Unread::Unusable(why)) => {
@@ -156,7 +159,10 @@ impl Deliverer {
                     tracing::Span::current()
                         .record("order.id", field::display(event.order_id()));
                     let delivery = Arc::new(Delivery { event, message });
-                    let told = tell(Arc::clone(&delivery)).await;
+                    let told = match delivery.message.stray(audience) {
+                        Some(told) => vec![told],
+                        None => tell(Arc::clone(&delivery)).await,
+                    };
                     let now = OffsetDateTime::now_utc();
                     delivery.settle(audience, told, policy, now, retry::chance)
                 }
@@ -204,7 +210,7 @@ impl Deliverer {
 #[derive(Debug)]
 pub enum Unread {
     /// It is on its way into the dead-letter queue.
-    Condemned,
+    Condemned { is_redelivery: bool },
     /// No copy can be made of it.
     Unusable(&'static str),
 }
@@ -234,9 +240,10 @@ impl Message {
         }
         let body = String::from_utf8(invocation.body)
             .map_err(|_| Unread::Unusable("it is not text, and no copy can be made of it"))?;
+        let is_redelivery = invocation.delivery_count.is_some_and(|count| count > 1);
         let standing = Standing::read(&invocation.properties, invocation.enqueued, policy, now);
         let Standing::Live(history) = standing else {
-            return Err(Unread::Condemned);
+            return Err(Unread::Condemned { is_redelivery });
         };
         span.record("generation", history.generation);
         if history.is_replay {
@@ -246,10 +253,24 @@ impl Message {
             body,
             history,
             traceparent: invocation.traceparent,
-            is_redelivery: invocation.delivery_count.is_some_and(|count| count > 1),
+            is_redelivery,
             known_by: [invocation.sequence_number, invocation.message_id]
                 .map(Option::unwrap_or_default)
                 .join(" "),
+        })
+    }
+
+    /// It is for others than those of whom this queue or subscription is: somebody has sent it to the wrong place.
+    fn stray(&self, audience: Audience) -> Option<Told> {
+        let other = self.history.audience.as_deref();
+        let other = other.filter(|other| *other != audience.name())?;
+        // It may be anything; ours are two.
+        let known = Audience::ALL.map(Audience::name);
+        let known = known.into_iter().find(|known| *known == other);
+        let description = format!("it is for {}", known.unwrap_or("somebody unknown"));
+        Some(Told {
+            vendor: self.history.vendor.clone(),
+            attempt: Attempt::Impossible(Dead::new(Reason::WrongAudience, description)),
         })
     }
 

@@ -14,8 +14,8 @@ use crate::{
     outcome::LAST_FAILURE,
     place_order::is_vendor_id,
     properties::{
-        self, DEAD_LETTER_REASON, DEAD_LETTER_TIME, FAILURES, FIRST_SEEN, GENERATION, HELD_SECONDS,
-        LAST_ERROR, NATIVE_REASON, UNCONFIRMED_SINCE, VENDOR,
+        self, AUDIENCE, DEAD_LETTER_REASON, DEAD_LETTER_TIME, FAILURES, FIRST_SEEN, GENERATION,
+        HELD_SECONDS, LAST_ERROR, NATIVE_REASON, UNCONFIRMED_SINCE, VENDOR,
     },
     retry_policy::{GRACE, RetryPolicy},
 };
@@ -43,6 +43,8 @@ pub enum Standing {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
+    /// Whom it says that it is for.
+    pub audience: Option<String>,
     /// The only vendor it is for.
     pub vendor: Option<String>,
     pub generation: u32,
@@ -62,6 +64,7 @@ impl History {
     /// Of a message that nobody has tried yet.
     pub fn new(now: OffsetDateTime) -> Self {
         Self {
+            audience: None,
             vendor: None,
             generation: 0,
             failures: 0,
@@ -116,6 +119,7 @@ impl Standing {
             }
         }
         let mut history = History {
+            audience: text(AUDIENCE),
             vendor: get(VENDOR).map(vendor),
             generation: generation(count(GENERATION), was_dead || was_condemned, enqueued),
             failures: count(FAILURES).unwrap_or(0),
@@ -206,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_first_copy_has_no_past() {
-        let properties = json!({ "audience": "vendors", "generation": 0 });
+        let properties = json!({ "generation": 0 });
         assert_eq!(live(properties), History::new(NOW));
         let bare = Standing::read(&Map::new(), None, &policy(), NOW);
         assert_eq!(bare, Standing::Live(History::new(NOW)));
@@ -215,6 +219,7 @@ mod tests {
     #[test]
     fn a_copy_is_read_whatever_the_types_of_its_properties() {
         let expected = History {
+            audience: None,
             vendor: Some("bakery".to_owned()),
             generation: 7,
             failures: 3,

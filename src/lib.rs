@@ -112,15 +112,17 @@ impl App {
     pub fn from_settings(settings: &Settings) -> Result<Self, Vec<ConfigError>> {
         let http = http_client::outgoing(settings).map_err(|error| vec![error])?;
         let topic = TopicSettings::read(settings);
-        let policy = RetryPolicy::from_settings(settings).map_err(|error| vec![error])?;
+        let policy = RetryPolicy::from_settings(settings);
         let emails = EmailSender::from_settings(settings, &http);
-        let vendors = Vendors::from_settings(settings, &policy);
+        // The others are read all the same, so that every mistake is told.
+        let any_policy = policy.clone().unwrap_or_default();
+        let vendors = Vendors::from_settings(settings, &any_policy);
         let default_limit = emails
             .as_ref()
             .map_or("none", EmailSender::default_rate_limit);
         let limit = RateLimit::from_settings(settings, default_limit);
-        match (topic, emails, vendors, limit) {
-            (Ok(topic), Ok(emails), Ok(vendors), Ok(limit)) => Ok(Self {
+        match (topic, policy, emails, vendors, limit) {
+            (Ok(topic), Ok(policy), Ok(emails), Ok(vendors), Ok(limit)) => Ok(Self {
                 email_channel: Channel::new("the email provider", &policy, Some(limit)),
                 deliverer: Deliverer {
                     topic: OrdersTopic::new(&topic, &http),
@@ -132,12 +134,16 @@ impl App {
                 webhooks: WebhookClient::new(webhook::TIMEOUT),
                 cancelled_orders: CancelledOrders::default(),
             }),
-            (topic, emails, vendors, limit) => {
-                Err([topic.err(), emails.err(), vendors.err(), limit.err()]
-                    .into_iter()
-                    .flatten()
-                    .collect())
-            }
+            (topic, policy, emails, vendors, limit) => Err([
+                topic.err(),
+                policy.err(),
+                emails.err(),
+                vendors.err(),
+                limit.err(),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()),
         }
     }
 }

@@ -75,7 +75,7 @@ async fn command(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             (version.to_owned(), ExitCode::SUCCESS)
         }
         Err(error) => {
-            eprint!("orderup: {error}\n\n{}", command_line::USAGE);
+            eprintln!("orderup: {error}; see `orderup --help`");
             return ExitCode::from(2);
         }
     };

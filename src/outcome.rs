@@ -43,7 +43,8 @@ pub struct Later {
 pub struct Dead {
     pub reason: Reason,
     pub description: String,
-    /// As of now, as for one that comes later.
+    /// These two as of now, as for one that comes later.
+    pub failures: u32,
     pub unconfirmed_since: Option<OffsetDateTime>,
 }
 
@@ -53,6 +54,7 @@ impl Dead {
         Self {
             reason,
             description,
+            failures: 0,
             unconfirmed_since: None,
         }
     }
@@ -70,6 +72,8 @@ pub enum Reason {
     EmailKnown,
     /// The vendor is not in `VENDORS_FILE`, or not in the order.
     UnknownVendor,
+    /// Its property `audience` names another one than that of the queue or subscription that it came to.
+    WrongAudience,
     /// `RETRY_DEADLINE` has passed without success.
     DeadlineExceeded,
 }
@@ -81,6 +85,7 @@ impl Reason {
             Self::EmailRefused => "EmailRefused",
             Self::EmailKnown => "EmailKnown",
             Self::UnknownVendor => "UnknownVendor",
+            Self::WrongAudience => "WrongAudience",
             Self::DeadlineExceeded => "DeadlineExceeded",
         }
     }
@@ -125,6 +130,7 @@ fn held_back(
         Held::Paused { why, wait, spread } => {
             let (counts, why) = match why {
                 Pause::Failing => (true, "paused: not tried while others fail"),
+                Pause::Refusing => (true, "paused: not tried while nothing is taken from us"),
                 Pause::Throttling => (false, "paused: not tried while others are too many"),
                 Pause::Gone => (
                     false,
@@ -151,13 +157,12 @@ fn held_back(
         None => why.to_owned(),
     };
     if counts && now >= history.deadline(policy) + GRACE {
-        let unconfirmed_since = history.unconfirmed_since;
-        return Outcome::Dead(deadline_exceeded(
-            history,
-            policy,
-            &error,
-            unconfirmed_since,
-        ));
+        return Outcome::Dead(Dead {
+            reason: Reason::DeadlineExceeded,
+            description: given_up(&error, history.failures, policy),
+            failures: history.failures,
+            unconfirmed_since: history.unconfirmed_since,
+        });
     }
     let wait = wait.max(SHORTEST_WAIT);
     Outcome::Later(Later {
@@ -186,18 +191,20 @@ fn failed(
         _ if failure.nothing_taken => None,
         _ => history.unconfirmed_since,
     };
-    let dead = |reason| {
+    let failures = |counts: bool| history.failures.saturating_add(u32::from(counts));
+    let dead = |reason, description, counts| {
         Outcome::Dead(Dead {
             reason,
-            description: failure.answer.clone(),
+            description,
+            failures: failures(counts),
             unconfirmed_since,
         })
     };
     let deadline = history.deadline(policy);
     // Until when one more failure is followed by another try, and whether it counts.
     let (until, counts) = match failure.class {
-        Class::Refused => return dead(Reason::EmailRefused),
-        Class::KnownOtherwise => return dead(Reason::EmailKnown),
+        Class::Refused => return dead(Reason::EmailRefused, failure.answer.clone(), true),
+        Class::KnownOtherwise => return dead(Reason::EmailKnown, failure.answer.clone(), true),
         Class::RateLimited => (Some(deadline + GRACE), false),
         Class::Gone => (None, true),
         Class::Transient
@@ -208,12 +215,8 @@ fn failed(
     };
     let error = failure.to_string();
     if until.is_some_and(|until| now >= until) {
-        return Outcome::Dead(deadline_exceeded(
-            history,
-            policy,
-            &error,
-            unconfirmed_since,
-        ));
+        let description = given_up(&error, failures(counts), policy);
+        return dead(Reason::DeadlineExceeded, description, counts);
     }
     let asked = failure.retry_after.unwrap_or_default();
     // The last try is at the deadline, but not before anybody who asked for more time wants it.
@@ -228,7 +231,7 @@ fn failed(
     let wait = wait.max(SHORTEST_WAIT);
     Outcome::Later(Later {
         due: now + wait,
-        failures: history.failures.saturating_add(u32::from(counts)),
+        failures: failures(counts),
         held: match until {
             Some(_) => history.held,
             None => history.held + wait,
@@ -239,21 +242,10 @@ fn failed(
     })
 }
 
-fn deadline_exceeded(
-    history: &History,
-    policy: &RetryPolicy,
-    last: &str,
-    unconfirmed_since: Option<OffsetDateTime>,
-) -> Dead {
-    Dead {
-        unconfirmed_since,
-        reason: Reason::DeadlineExceeded,
-        description: format!(
-            "not delivered within {}, after {} failed attempts; {last}",
-            durations::written(policy.deadline()),
-            history.failures
-        ),
-    }
+/// What an operator has to know comes first: a table may cut off the rest.
+fn given_up(last: &str, failures: u32, policy: &RetryPolicy) -> String {
+    let deadline = durations::written(policy.deadline());
+    format!("{last}; given up after {deadline}, failed attempts: {failures}")
 }
 
 #[cfg(test)]
@@ -402,7 +394,12 @@ mod tests {
         ] {
             let dead = dead(failed(class), &over);
             assert_eq!(dead.reason, Reason::DeadlineExceeded);
-            assert!(dead.description.contains("72h"), "{}", dead.description);
+            assert_eq!(dead.failures, 100);
+            let expected = format!(
+                "{}: 503; given up after 72h, failed attempts: 100",
+                class.name()
+            );
+            assert_eq!(dead.description, expected);
         }
     }
 

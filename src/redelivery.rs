@@ -119,7 +119,8 @@ impl Original<'_> {
         add(DEAD_LETTER_REASON, text(dead.reason.name()));
         add(DEAD_LETTER_DESCRIPTION, text(&dead.description));
         add(DEAD_LETTER_TIME, time(now));
-        add(FAILURES, PropertyValue::Integer(history.failures.into()));
+        let failures = dead.failures.max(history.failures);
+        add(FAILURES, PropertyValue::Integer(failures.into()));
         add(FIRST_SEEN, time(history.first_seen));
         if !history.held.is_zero() {
             add(HELD_SECONDS, seconds(history.held));
@@ -287,6 +288,7 @@ mod tests {
         let dead = Dead {
             reason: Reason::EmailRefused,
             description: "é".repeat(1000),
+            failures: 3,
             unconfirmed_since: None,
         };
         let copy = original.condemned(None, &dead, NOW);

@@ -31,39 +31,46 @@ pub struct RetryPolicy {
     deadline: Duration,
 }
 
+impl Default for RetryPolicy {
+    /// What counts where nothing is set.
+    fn default() -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let mut schedule = vec![Duration::from_secs(30)];
+        schedule.extend([1, 2, 5, 10, 20, 30, 60].map(minutes));
+        Self {
+            schedule,
+            deadline: minutes(72 * 60),
+        }
+    }
+}
+
 impl RetryPolicy {
     /// Reads `RETRY_SCHEDULE` (default `30s,1m,2m,5m,10m,20m,30m,60m`) and `RETRY_DEADLINE` (default `72h`).
     ///
     /// # Errors
     /// The first of the two that is not usable.
     pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
-        let schedule = settings
-            .optional(SCHEDULE)
-            .unwrap_or_else(|| "30s,1m,2m,5m,10m,20m,30m,60m".to_owned());
-        let schedule: Option<Vec<_>> = schedule
-            .split(',')
-            .map(|wait| durations::parse(wait).filter(|wait| is_usable(*wait)))
-            .collect();
-        let schedule = schedule.ok_or_else(|| {
-            ConfigError::invalid(
-                SCHEDULE,
-                "a part of it is not a time between 1s and 14d",
-                "times between two attempts, as in 30s,1m,2m,5m,10m,20m,30m,60m; the last one repeats",
-            )
-        })?;
-        let deadline = settings
-            .optional(DEADLINE)
-            .unwrap_or_else(|| "72h".to_owned());
-        let deadline = durations::parse(&deadline)
-            .filter(|deadline| is_usable(*deadline))
-            .ok_or_else(|| {
+        let mut policy = Self::default();
+        if let Some(text) = settings.optional(SCHEDULE) {
+            let steps = text.split(',').map(usable);
+            policy.schedule = steps.collect::<Option<_>>().ok_or_else(|| {
+                ConfigError::invalid(
+                    SCHEDULE,
+                    "a part of it is not a time between 1s and 14d",
+                    "times between two attempts, as in 30s,1m,2m,5m,10m,20m,30m,60m; the last one repeats",
+                )
+            })?;
+        }
+        if let Some(text) = settings.optional(DEADLINE) {
+            policy.deadline = usable(&text).ok_or_else(|| {
                 ConfigError::invalid(
                     DEADLINE,
                     "it is not a time between 1s and 14d",
                     "how long a message is tried, as in 72h; 14d at most",
                 )
             })?;
-        Ok(Self { schedule, deadline })
+        }
+        Ok(policy)
     }
 
     /// How long a message is tried, from when its audience (or vendor) first got it.
@@ -91,8 +98,8 @@ impl RetryPolicy {
     }
 }
 
-fn is_usable(time: Duration) -> bool {
-    !time.is_zero() && time <= LONGEST
+fn usable(text: &str) -> Option<Duration> {
+    durations::parse(text).filter(|time| !time.is_zero() && *time <= LONGEST)
 }
 
 #[cfg(test)]

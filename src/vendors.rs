@@ -71,21 +71,16 @@ impl Vendors {
             .map_err(|error| invalid(format!("{} cannot be read: {error}", printed(&path))))?;
         let mut vendors = Self::parse(&text, settings, policy)
             .map_err(|problem| invalid(format!("in {}, {problem}", printed(&path))))?;
-        for id in settings
-            .optional(PARKED)
-            .iter()
-            .flat_map(|ids| ids.split(','))
-        {
-            let vendor = vendors.get_mut(id.trim()).ok_or_else(|| {
-                let problem = "it names somebody who is not in VENDORS_FILE";
+        let parked = settings.optional(PARKED).unwrap_or_default();
+        for id in parked.split(',').map(str::trim).filter(|id| !id.is_empty()) {
+            let vendor = vendors.get_mut(id).ok_or_else(|| {
+                let problem = format!("`{}` is not in VENDORS_FILE", shown_id(id));
                 ConfigError::invalid(PARKED, problem, "ids of vendors, as in bakery,florist")
             })?;
+            if !vendor.is_parked {
+                tracing::warn!(vendor = id, "the vendor {id} is parked: its messages wait");
+            }
             vendor.is_parked = true;
-            tracing::warn!(
-                vendor = vendor.id,
-                "the vendor {} is parked: its messages wait",
-                vendor.id
-            );
         }
         Ok(Self(Arc::new(vendors)))
     }
@@ -133,6 +128,15 @@ fn printed(path: &str) -> String {
         return "what it says, which is not a path,".to_owned();
     }
     format!("`{path}`")
+}
+
+/// The id, unless it is none: whatever it is then, a secret for one, must not be printed.
+fn shown_id(id: &str) -> &str {
+    if is_vendor_id(id) && !id.starts_with("whsec") {
+        id
+    } else {
+        "…"
+    }
 }
 
 fn invalid(problem: String) -> ConfigError {
@@ -266,12 +270,16 @@ mod tests {
         assert!(vendors.get("bakery").unwrap().is_parked);
         assert!(!vendors.get("florist").unwrap().is_parked);
         assert!(!read("").unwrap().get("bakery").unwrap().is_parked);
-        for parked in ["hunter2", "bakery,,florist"] {
+        assert!(
+            read("bakery,,florist,")
+                .unwrap()
+                .get("florist")
+                .unwrap()
+                .is_parked
+        );
+        for (parked, shown) in [("bakery,baker", "`baker`"), ("hunter 2", "`…`")] {
             let error = read(parked).unwrap_err().to_string();
-            assert!(
-                error.contains(PARKED) && !error.contains("hunter2"),
-                "{error}"
-            );
+            assert!(error.contains(PARKED) && error.contains(shown), "{error}");
         }
     }
 

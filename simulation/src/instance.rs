@@ -249,7 +249,7 @@ impl Instance {
         let envelope = bus::envelope(&received);
         let message = Message::read(&envelope, &self.world.policy, self.world.clock.now());
         let is_settled = match message {
-            Err(Unread::Condemned) => false,
+            Err(Unread::Condemned { .. }) => false,
             Err(Unread::Unusable(why)) => unreachable!("{why}"),
             Ok(message) => {
                 let event = Event::from_json(&received.message.body).expect("an event of ours");

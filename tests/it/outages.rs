@@ -144,6 +144,37 @@ async fn a_vendor_nobody_knows_is_condemned_and_the_others_are_told() {
 }
 
 #[tokio::test]
+async fn what_was_sent_to_the_wrong_place_tells_nobody() {
+    let handler = Handler::start().await;
+    for (function, own, other) in [
+        ("notify", "customers", "vendors"),
+        ("vendor-notify", "vendors", "customers"),
+    ] {
+        let properties =
+            json!({ "audience": other, "DeadLetterReason": "MaxDeliveryCountExceeded" });
+        let response = handler
+            .trigger_copy(function, &order_placed(), &properties)
+            .await;
+        assert_completed(response).await;
+        let copy = Copy::next(&handler).await;
+        assert_eq!(copy["dead-letter-reason"], "WrongAudience");
+        assert_eq!(
+            copy["dead-letter-description"],
+            format!("it is for {other}")
+        );
+        assert_eq!(copy["audience"], own);
+    }
+    for outside in [
+        &handler.provider,
+        &handler.bakery,
+        &handler.florist,
+        &handler.bus,
+    ] {
+        assert!(outside.rest().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn after_the_deadline_a_message_has_one_more_try_and_is_condemned() {
     let handler = Handler::start_with(&[("RETRY_DEADLINE", "1h")]).await;
     let old = json!({
@@ -156,10 +187,13 @@ async fn after_the_deadline_a_message_has_one_more_try_and_is_condemned() {
     assert_completed(handler.trigger_copy("notify", &order_placed(), &old).await).await;
     let copy = Copy::next(&handler).await;
     assert_eq!(copy["dead-letter-reason"], "DeadlineExceeded");
+    let description = &copy["dead-letter-description"];
+    assert!(description.starts_with("transient: ACS"), "{description}");
     assert!(
-        copy["dead-letter-description"]
-            .contains("within 1h, after 12 failed attempts; transient: ACS")
+        description.ends_with("given up after 1h, failed attempts: 13"),
+        "{description}"
     );
+    assert_eq!(copy["failures"], "13");
     assert_eq!(handler.provider.rest().len(), 1);
 }
 
