@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     App,
     announce::announce,
-    event::{self, Event, EventKind, LONGEST_REASON},
+    event::{self, Cancellation, Event, EventKind, LONGEST_REASON},
     fields::{FieldError, FieldErrors, Fields},
     order::{Order, OrderId},
     problem::Problem,
@@ -42,7 +42,10 @@ pub async fn cancel(
         // Who cancels needs no token, and those who hear of it have no use for one.
         order.payment = None;
         let event = Event {
-            kind: EventKind::Cancelled { reason },
+            kind: EventKind::Cancelled(Cancellation {
+                reason,
+                not_charged: false,
+            }),
             time: event::now(),
             order,
         };

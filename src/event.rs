@@ -31,15 +31,33 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
     Placed,
-    Cancelled { reason: String },
+    /// The till has the order and its payment.
+    Confirmed,
+    Cancelled(Cancellation),
 }
+
+/// Why an order was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancellation {
+    /// What a person wrote, or [`PAYMENT_DECLINED`] or [`REJECTED_BY_VENDOR`].
+    pub reason: String,
+    /// It is known that the till has not charged the customer, and will not.
+    pub not_charged: bool,
+}
+
+/// The reason of a cancellation when the till declined the payment.
+pub const PAYMENT_DECLINED: &str = "payment_declined";
+
+/// The reason of a cancellation when the till does not take the order.
+pub const REJECTED_BY_VENDOR: &str = "rejected_by_vendor";
 
 impl EventKind {
     /// The event's `type`, which is also the message's label.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Placed => "order.placed",
-            Self::Cancelled { .. } => "order.cancelled",
+            Self::Confirmed => "order.confirmed",
+            Self::Cancelled(_) => "order.cancelled",
         }
     }
 
@@ -47,7 +65,17 @@ impl EventKind {
     pub fn version(&self) -> u32 {
         match self {
             Self::Placed => 1,
-            Self::Cancelled { .. } => 2,
+            Self::Confirmed => 2,
+            Self::Cancelled(_) => 3,
+        }
+    }
+
+    /// What happened, as it stands in the event's id.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Placed => "placed",
+            Self::Confirmed => "confirmed",
+            Self::Cancelled(_) => "cancelled",
         }
     }
 }
@@ -79,13 +107,9 @@ fn pointers(errors: &[FieldError]) -> String {
 }
 
 impl Event {
-    /// `{orderId}:placed` or `{orderId}:cancelled`: the same whenever the same thing is said again.
+    /// `{orderId}:placed`, `:confirmed` or `:cancelled`: the same whenever the same thing is said again.
     pub fn id(&self) -> String {
-        let what = match self.kind {
-            EventKind::Placed => "placed",
-            EventKind::Cancelled { .. } => "cancelled",
-        };
-        format!("{}:{what}", self.order.order_id)
+        format!("{}:{}", self.order.order_id, self.kind.what())
     }
 
     pub fn order_id(&self) -> OrderId {
@@ -95,8 +119,11 @@ impl Event {
     /// The body of the message.
     pub fn to_json(&self) -> String {
         let mut data = serde_json::to_value(&self.order).expect("an order is made of plain values");
-        if let EventKind::Cancelled { reason } = &self.kind {
-            data["cancellation"] = json!({ "reason": reason });
+        if let EventKind::Cancelled(cancellation) = &self.kind {
+            data["cancellation"] = json!({ "reason": cancellation.reason });
+            if cancellation.not_charged {
+                data["cancellation"]["charged"] = json!(false);
+            }
         }
         json!({
             "specversion": "1.0",
@@ -123,9 +150,8 @@ impl Event {
             .ok_or(EventError::NotAnEvent)?;
         let kind = match text("type") {
             Some("order.placed") => EventKind::Placed,
-            Some("order.cancelled") => EventKind::Cancelled {
-                reason: reason(&body)?,
-            },
+            Some("order.confirmed") => EventKind::Confirmed,
+            Some("order.cancelled") => EventKind::Cancelled(cancellation(&body)?),
             _ => return Err(EventError::NotAnEvent),
         };
         let order =
@@ -134,12 +160,18 @@ impl Event {
     }
 }
 
-fn reason(body: &Value) -> Result<String, EventError> {
+fn cancellation(body: &Value) -> Result<Cancellation, EventError> {
     let mut errors = FieldErrors::default();
-    let reason = Fields::of(&body["data"], "/data", &mut errors)
+    let cancellation = Fields::of(&body["data"], "/data", &mut errors)
         .and_then(|data| data.object("cancellation", &mut errors))
-        .and_then(|cancellation| cancellation.text("reason", LONGEST_REASON, &mut errors));
-    errors.finish(reason).map_err(EventError::Order)
+        .and_then(|cancellation| {
+            Some(Cancellation {
+                reason: cancellation.text("reason", LONGEST_REASON, &mut errors)?,
+                // Whoever does not say it, or says it in another way, has not said that nothing was charged.
+                not_charged: cancellation.optional("charged") == Some(&Value::Bool(false)),
+            })
+        });
+    errors.finish(cancellation).map_err(EventError::Order)
 }
 
 #[cfg(test)]
@@ -175,16 +207,39 @@ pub(crate) mod tests {
 
     pub(crate) fn order_cancelled() -> Event {
         Event {
-            kind: EventKind::Cancelled {
+            kind: EventKind::Cancelled(Cancellation {
                 reason: "Ordered twice".to_owned(),
-            },
+                not_charged: false,
+            }),
+            ..order_placed()
+        }
+    }
+
+    pub(crate) fn order_confirmed() -> Event {
+        Event {
+            kind: EventKind::Confirmed,
+            ..order_placed()
+        }
+    }
+
+    pub(crate) fn order_declined() -> Event {
+        Event {
+            kind: EventKind::Cancelled(Cancellation {
+                reason: PAYMENT_DECLINED.to_owned(),
+                not_charged: true,
+            }),
             ..order_placed()
         }
     }
 
     #[test]
     fn an_event_is_read_back_as_it_was_written() {
-        for event in [order_placed(), order_cancelled()] {
+        for event in [
+            order_placed(),
+            order_confirmed(),
+            order_cancelled(),
+            order_declined(),
+        ] {
             assert_eq!(Event::from_json(event.to_json().as_bytes()), Ok(event));
         }
     }
@@ -198,7 +253,15 @@ pub(crate) mod tests {
         assert_eq!(body["subject"], "01935a1e-9c00-7000-8000-000000000001");
         assert_eq!(body["time"], "2026-11-22T19:40:00Z");
         assert_eq!(body["data"]["total"]["amount"], 3400);
-        assert_eq!(body["data"]["cancellation"]["reason"], "Ordered twice");
+        assert_eq!(
+            body["data"]["cancellation"],
+            json!({ "reason": "Ordered twice" })
+        );
+        let body: Value = serde_json::from_str(&order_declined().to_json()).unwrap();
+        assert_eq!(
+            body["data"]["cancellation"],
+            json!({ "reason": "payment_declined", "charged": false })
+        );
     }
 
     #[test]

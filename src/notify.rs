@@ -62,8 +62,10 @@ async fn tell(app: &App, delivery: &Delivery) -> Attempt {
 /// Whether the customer is told by a cancellation that this instance knows; it gets to know this one.
 pub fn is_overtaken(cancelled: &CancelledOrders, event: &Event) -> bool {
     match event.kind {
-        EventKind::Placed => cancelled.tells(event.order_id(), &event.order.customer.email),
-        EventKind::Cancelled { .. } => {
+        EventKind::Placed | EventKind::Confirmed => {
+            cancelled.tells(event.order_id(), &event.order.customer.email)
+        }
+        EventKind::Cancelled(_) => {
             cancelled.note(event);
             false
         }
@@ -79,8 +81,9 @@ pub fn is_late(event_time: OffsetDateTime, now: OffsetDateTime) -> bool {
 fn email(event: &Event, is_late: bool) -> Email {
     match &event.kind {
         EventKind::Placed => order_email::placed(&event.order, event.time, is_late),
-        EventKind::Cancelled { reason } => {
-            order_email::cancelled(&event.order, Some(reason), event.time, is_late)
+        EventKind::Confirmed => order_email::confirmed(&event.order, event.time, is_late),
+        EventKind::Cancelled(cancellation) => {
+            order_email::cancelled(&event.order, cancellation, event.time, is_late)
         }
     }
 }

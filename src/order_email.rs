@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     email::{Email, Mailbox},
+    event::{Cancellation, PAYMENT_DECLINED, REJECTED_BY_VENDOR},
     locale::Locale,
     order::{Money, Order},
     order_email_words::Words,
@@ -28,38 +29,88 @@ pub fn placed(order: &Order, at: OffsetDateTime, is_late: bool) -> Email {
     let placed_at = order.placed_at.unwrap_or(at);
     let mut view = View::of(order, Some(placed_at), locale, words);
     view.late = is_late.then(|| (words.late_placed)(&locale.date(placed_at)));
-    let subject = (words.placed_subject)(&view.display_id);
-    let text = rendered(&PlacedText {
-        order: &view,
+    let said = Said {
+        subject: (words.placed_subject)(&view.display_id),
+        heading: words.placed_heading,
+        intro: words.placed_intro,
+        next: words.next,
+    };
+    accepted(order, "order.placed", at, &view, words, said)
+}
+
+/// Tells the customer that the till has the order; `at` is the event's time. An email that is late says so.
+pub fn confirmed(order: &Order, at: OffsetDateTime, is_late: bool) -> Email {
+    let (locale, words) = language_of(order);
+    let mut view = View::of(order, order.placed_at, locale, words);
+    view.late = is_late.then(|| (words.late_confirmed)(&locale.date(at)));
+    let said = Said {
+        subject: (words.confirmed_subject)(&view.display_id),
+        heading: words.confirmed_heading,
+        intro: words.confirmed_intro,
+        next: words.confirmed_next,
+    };
+    accepted(order, "order.confirmed", at, &view, words, said)
+}
+
+/// What the emails about an order that goes on do not have in common.
+struct Said {
+    subject: String,
+    heading: &'static str,
+    intro: &'static str,
+    next: &'static str,
+}
+
+fn accepted(
+    order: &Order,
+    event_type: &str,
+    at: OffsetDateTime,
+    view: &View,
+    words: &Words,
+    said: Said,
+) -> Email {
+    let text = rendered(&AcceptedText {
+        order: view,
         words,
+        said: &said,
     });
-    let html = rendered(&PlacedHtml {
-        order: &view,
+    let html = rendered(&AcceptedHtml {
+        order: view,
         words,
-        subject: &subject,
+        said: &said,
+        subject: &said.subject,
     });
-    email(order, "order.placed", at, subject, text, html)
+    email(order, event_type, at, said.subject, text, html)
 }
 
 /// Tells the customer that the order was cancelled; `at` is the event's time. An email that is late says so.
-pub fn cancelled(order: &Order, reason: Option<&str>, at: OffsetDateTime, is_late: bool) -> Email {
+pub fn cancelled(
+    order: &Order,
+    cancellation: &Cancellation,
+    at: OffsetDateTime,
+    is_late: bool,
+) -> Email {
     let (locale, words) = language_of(order);
     let mut view = View::of(order, order.placed_at, locale, words);
     view.late = is_late.then(|| (words.late_cancelled)(&locale.date(at)));
-    let reason = reason
-        .map(|reason| one_line(reason, LONGEST_REASON))
-        .filter(|reason| !reason.is_empty());
-    let reason = reason.as_deref();
+    let reason = match cancellation.reason.as_str() {
+        PAYMENT_DECLINED => words.payment_declined.to_owned(),
+        REJECTED_BY_VENDOR => words.rejected_by_vendor.to_owned(),
+        reason => one_line(reason, LONGEST_REASON),
+    };
+    let reason = Some(reason.as_str()).filter(|reason| !reason.is_empty());
+    let not_charged = cancellation.not_charged;
     let subject = (words.cancelled_subject)(&view.display_id);
     let text = rendered(&CancelledText {
         order: &view,
         words,
         reason,
+        not_charged,
     });
     let html = rendered(&CancelledHtml {
         order: &view,
         words,
         reason,
+        not_charged,
         subject: &subject,
     });
     email(order, "order.cancelled", at, subject, text, html)
@@ -213,17 +264,19 @@ fn rendered(template: &impl Template) -> String {
 }
 
 #[derive(Template)]
-#[template(path = "placed.txt")]
-struct PlacedText<'a> {
+#[template(path = "accepted.txt")]
+struct AcceptedText<'a> {
     order: &'a View,
     words: &'a Words,
+    said: &'a Said,
 }
 
 #[derive(Template)]
-#[template(path = "placed.html")]
-struct PlacedHtml<'a> {
+#[template(path = "accepted.html")]
+struct AcceptedHtml<'a> {
     order: &'a View,
     words: &'a Words,
+    said: &'a Said,
     subject: &'a str,
 }
 
@@ -233,6 +286,7 @@ struct CancelledText<'a> {
     order: &'a View,
     words: &'a Words,
     reason: Option<&'a str>,
+    not_charged: bool,
 }
 
 #[derive(Template)]
@@ -241,6 +295,7 @@ struct CancelledHtml<'a> {
     order: &'a View,
     words: &'a Words,
     reason: Option<&'a str>,
+    not_charged: bool,
     subject: &'a str,
 }
 
@@ -294,6 +349,13 @@ mod tests {
         }
     }
 
+    fn because(reason: &str) -> Cancellation {
+        Cancellation {
+            reason: reason.to_owned(),
+            not_charged: false,
+        }
+    }
+
     const NOON: &str = "2026-11-22T12:00:00Z";
 
     #[test]
@@ -317,6 +379,61 @@ mod tests {
         assert!(email.html.contains("<html lang=\"en\">"));
         assert!(email.html.contains("2&nbsp;× Pancake stack"));
         assert!(email.html.contains(">$29.50<"));
+    }
+
+    #[test]
+    fn the_till_has_the_order() {
+        for (locale, subject) in [
+            ("en-AU", "Your order 5F3A09C1 is confirmed"),
+            ("de-CH", "Ihre Bestellung 5F3A09C1 ist bestätigt"),
+            ("fr", "Votre commande 5F3A09C1 est confirmée"),
+        ] {
+            let order = order(Some(locale));
+            let email = confirmed(&order, at(NOON), false);
+            assert_eq!(email.subject, subject);
+            assert_ne!(email.key, placed(&order, at(NOON), false).key);
+            assert!(email.html.contains("5F3A09C1"));
+            let late = confirmed(&order, at(NOON), true);
+            assert_eq!(late.text.lines().count(), email.text.lines().count() + 2);
+        }
+        let email = confirmed(&order(Some("en")), at(NOON), false);
+        assert_has(
+            &email.text,
+            &[
+                "The shops have your order, and its payment is settled.",
+                "Each shop is preparing its part of your order. You need do nothing more.",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_till_that_says_no_is_told_in_the_customers_words() {
+        for (locale, reason, not_charged) in [
+            ("en", "declined", "You were not charged."),
+            ("de", "abgelehnt", "Ihnen wurde nichts berechnet."),
+            ("fr", "refusé", "Vous n’avez pas été débité."),
+        ] {
+            let declined = Cancellation {
+                reason: PAYMENT_DECLINED.to_owned(),
+                not_charged: true,
+            };
+            let email = cancelled(&order(Some(locale)), &declined, at(NOON), false);
+            for body in [&email.text, &email.html] {
+                assert!(
+                    body.contains(reason) && body.contains(not_charged),
+                    "{body}"
+                );
+                assert!(!body.contains("payment_declined"), "{body}");
+            }
+            let rejected = cancelled(
+                &order(Some(locale)),
+                &because(REJECTED_BY_VENDOR),
+                at(NOON),
+                false,
+            );
+            assert!(!rejected.text.contains("rejected_by_vendor"));
+            assert!(!rejected.text.contains(not_charged));
+        }
     }
 
     #[test]
@@ -376,7 +493,7 @@ mod tests {
                 ["Motif\u{a0}: Sold out", "Vous n’avez rien à faire."],
             ),
         ] {
-            let email = cancelled(&order(Some(locale)), Some("Sold out"), at(NOON), false);
+            let email = cancelled(&order(Some(locale)), &because("Sold out"), at(NOON), false);
             assert_eq!(email.subject, subject);
             assert_has(&email.text, &lines);
             assert_has(&email.text, &["2 × Pancake stack"]);
@@ -389,7 +506,7 @@ mod tests {
         let mut order = order(None);
         order.placed_at = None;
         order.partner = None;
-        let email = cancelled(&order, Some(" \r\n "), at(NOON), false);
+        let email = cancelled(&order, &because(" \r\n "), at(NOON), false);
         for part in [&email.text, &email.html] {
             for label in ["Placed on", "Ordered through", "Reason"] {
                 assert!(!part.contains(label), "{label}: {part}");
@@ -415,7 +532,7 @@ mod tests {
         );
         assert_ne!(
             first.key,
-            cancelled(&order(Some("en")), None, at(NOON), false).key
+            cancelled(&order(Some("en")), &because(""), at(NOON), false).key
         );
         let mut other = order(Some("en"));
         other.customer.email = "eve@example.net".to_owned();
@@ -454,7 +571,7 @@ mod tests {
         order.line_items[0].name = hostile.to_owned();
         let emails = [
             placed(&order, at(NOON), false),
-            cancelled(&order, Some(hostile), at(NOON), false),
+            cancelled(&order, &because(hostile), at(NOON), false),
         ];
         for email in emails {
             assert!(!email.html.contains("<script"), "{}", email.html);
@@ -472,7 +589,7 @@ mod tests {
         order.line_items[0].name = hostile.to_owned();
         for email in [
             placed(&order, at(NOON), false),
-            cancelled(&order, Some(hostile), at(NOON), false),
+            cancelled(&order, &because(hostile), at(NOON), false),
         ] {
             assert_has(&email.text, &["Hello Ada Bcc: eve moc.live,"]);
             assert_eq!(email.to.name.as_deref(), Some("Ada Bcc: eve moc.live"));
@@ -515,7 +632,7 @@ mod tests {
     fn the_html_loads_nothing_from_elsewhere() {
         for email in [
             placed(&order(Some("en")), at(NOON), false),
-            cancelled(&order(Some("en")), Some("Sold out"), at(NOON), false),
+            cancelled(&order(Some("en")), &because("Sold out"), at(NOON), false),
         ] {
             for remote in ["http:", "https:", "<img", "<link", "url(", "<script"] {
                 assert!(!email.html.contains(remote), "{remote}");
@@ -546,7 +663,7 @@ mod tests {
             for part in [&on_time.text, &on_time.html] {
                 assert!(!part.contains(since_placed), "{part}");
             }
-            let late = cancelled(&order, None, at(NOON), true);
+            let late = cancelled(&order, &because(""), at(NOON), true);
             for part in [&late.text, &late.html] {
                 assert!(part.contains(since_cancelled), "{part}");
             }

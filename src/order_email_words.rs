@@ -23,6 +23,7 @@ pub(crate) struct Words {
 
     /// For an email that was held up, about what happened on that date.
     pub(crate) late_placed: fn(&str) -> String,
+    pub(crate) late_confirmed: fn(&str) -> String,
     pub(crate) late_cancelled: fn(&str) -> String,
 
     pub(crate) placed_subject: fn(&str) -> String,
@@ -31,10 +32,20 @@ pub(crate) struct Words {
     pub(crate) next_heading: &'static str,
     pub(crate) next: &'static str,
 
+    pub(crate) confirmed_subject: fn(&str) -> String,
+    pub(crate) confirmed_heading: &'static str,
+    pub(crate) confirmed_intro: &'static str,
+    pub(crate) confirmed_next: &'static str,
+
     pub(crate) cancelled_subject: fn(&str) -> String,
     pub(crate) cancelled_heading: &'static str,
     pub(crate) cancelled_intro: &'static str,
     pub(crate) nothing_to_do: &'static str,
+    /// Said where it is known.
+    pub(crate) not_charged: &'static str,
+    /// The reasons that a till gives.
+    pub(crate) payment_declined: &'static str,
+    pub(crate) rejected_by_vendor: &'static str,
 }
 
 impl Words {
@@ -63,6 +74,9 @@ const ENGLISH: Words = Words {
     late_placed: |date| {
         format!("We are sorry that this email is late. We have had your order since {date}.")
     },
+    late_confirmed: |date| {
+        format!("We are sorry that this email is late. Your order was confirmed on {date}.")
+    },
     late_cancelled: |date| {
         format!("We are sorry that this email is late. The order was cancelled on {date}.")
     },
@@ -73,10 +87,18 @@ const ENGLISH: Words = Words {
     next_heading: "What happens next",
     next: "Each shop prepares its part of your order. You need do nothing: we will write to you if anything changes.",
 
+    confirmed_subject: |order| format!("Your order {order} is confirmed"),
+    confirmed_heading: "Your order is confirmed",
+    confirmed_intro: "The shops have your order, and its payment is settled.",
+    confirmed_next: "Each shop is preparing its part of your order. You need do nothing more.",
+
     cancelled_subject: |order| format!("Your order {order} has been cancelled"),
     cancelled_heading: "Your order has been cancelled",
     cancelled_intro: "This is to let you know that the order below has been cancelled.",
     nothing_to_do: "You need do nothing.",
+    not_charged: "You were not charged.",
+    payment_declined: "The payment was declined. You are welcome to order again with another means of payment.",
+    rejected_by_vendor: "The shop could not take the order.",
 };
 
 // Without ß, so that it reads as well in Switzerland.
@@ -98,6 +120,11 @@ const GERMAN: Words = Words {
             "Bitte entschuldigen Sie, dass diese E-Mail verspätet kommt. Ihre Bestellung liegt uns seit dem {date} vor."
         )
     },
+    late_confirmed: |date| {
+        format!(
+            "Bitte entschuldigen Sie, dass diese E-Mail verspätet kommt. Ihre Bestellung wurde am {date} bestätigt."
+        )
+    },
     late_cancelled: |date| {
         format!(
             "Bitte entschuldigen Sie, dass diese E-Mail verspätet kommt. Die Bestellung wurde am {date} storniert."
@@ -110,10 +137,18 @@ const GERMAN: Words = Words {
     next_heading: "So geht es weiter",
     next: "Jedes Geschäft bereitet seinen Teil Ihrer Bestellung vor. Sie müssen nichts weiter tun: Wir schreiben Ihnen, falls sich etwas ändert.",
 
+    confirmed_subject: |order| format!("Ihre Bestellung {order} ist bestätigt"),
+    confirmed_heading: "Ihre Bestellung ist bestätigt",
+    confirmed_intro: "Die Geschäfte haben Ihre Bestellung, und die Zahlung ist geregelt.",
+    confirmed_next: "Jedes Geschäft bereitet seinen Teil Ihrer Bestellung vor. Sie müssen nichts weiter tun.",
+
     cancelled_subject: |order| format!("Ihre Bestellung {order} wurde storniert"),
     cancelled_heading: "Ihre Bestellung wurde storniert",
     cancelled_intro: "Wir möchten Ihnen mitteilen, dass die folgende Bestellung storniert wurde.",
     nothing_to_do: "Sie müssen nichts weiter tun.",
+    not_charged: "Ihnen wurde nichts berechnet.",
+    payment_declined: "Die Zahlung wurde abgelehnt. Sie können gern mit einem anderen Zahlungsmittel neu bestellen.",
+    rejected_by_vendor: "Das Geschäft konnte die Bestellung nicht annehmen.",
 };
 
 const FRENCH: Words = Words {
@@ -134,6 +169,11 @@ const FRENCH: Words = Words {
             "Veuillez nous excuser pour le retard de cet e-mail. Nous avons votre commande depuis le {date}."
         )
     },
+    late_confirmed: |date| {
+        format!(
+            "Veuillez nous excuser pour le retard de cet e-mail. Votre commande a été confirmée le {date}."
+        )
+    },
     late_cancelled: |date| {
         format!(
             "Veuillez nous excuser pour le retard de cet e-mail. La commande a été annulée le {date}."
@@ -146,8 +186,16 @@ const FRENCH: Words = Words {
     next_heading: "Et maintenant\u{202f}?",
     next: "Chaque boutique prépare sa part de votre commande. Vous n’avez rien à faire\u{a0}: nous vous écrirons en cas de changement.",
 
+    confirmed_subject: |order| format!("Votre commande {order} est confirmée"),
+    confirmed_heading: "Votre commande est confirmée",
+    confirmed_intro: "Les boutiques ont votre commande et son paiement est réglé.",
+    confirmed_next: "Chaque boutique prépare sa part de votre commande. Vous n’avez rien d’autre à faire.",
+
     cancelled_subject: |order| format!("Votre commande {order} a été annulée"),
     cancelled_heading: "Votre commande a été annulée",
     cancelled_intro: "Nous vous informons que la commande ci-dessous a été annulée.",
     nothing_to_do: "Vous n’avez rien à faire.",
+    not_charged: "Vous n’avez pas été débité.",
+    payment_declined: "Le paiement a été refusé. Vous pouvez commander à nouveau avec un autre moyen de paiement.",
+    rejected_by_vendor: "La boutique n’a pas pu accepter la commande.",
 };

@@ -33,16 +33,20 @@ const LONGEST_TEXT: usize = 300;
 pub enum Audience {
     Customers,
     Vendors,
+    Till,
+    Book,
 }
 
 impl Audience {
-    pub const ALL: [Self; 2] = [Self::Customers, Self::Vendors];
+    pub const ALL: [Self; 4] = [Self::Customers, Self::Vendors, Self::Till, Self::Book];
 
     /// The value of the property `audience`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Customers => "customers",
             Self::Vendors => "vendors",
+            Self::Till => "till",
+            Self::Book => "book",
         }
     }
 
@@ -54,7 +58,9 @@ impl Audience {
                 "notifications".to_owned(),
                 format!("{topic}/subscriptions/customers"),
             ],
-            Self::Vendors => vec![format!("{topic}/subscriptions/vendors")],
+            Self::Vendors | Self::Till | Self::Book => {
+                vec![format!("{topic}/subscriptions/{}", self.name())]
+            }
         }
     }
 }

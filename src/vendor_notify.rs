@@ -111,8 +111,8 @@ async fn deliver(app: &App, vendor: &Vendor, webhook: &Webhook) -> Result<(), Fa
 /// Whether the vendor is told by a cancellation that this instance knows; it gets to know this one.
 pub fn is_overtaken(cancelled: &CancelledOrders, event: &Event, vendor_id: &str) -> bool {
     match event.kind {
-        EventKind::Placed => cancelled.tells(event.order_id(), vendor_id),
-        EventKind::Cancelled { .. } => {
+        EventKind::Placed | EventKind::Confirmed => cancelled.tells(event.order_id(), vendor_id),
+        EventKind::Cancelled(_) => {
             cancelled.note(event);
             false
         }
@@ -160,8 +160,8 @@ fn webhook(event: &Event, vendor_id: &str, lines: &[&LineItem]) -> Webhook {
     if let Some(partner) = &order.partner {
         data["partner"] = json!(partner);
     }
-    if let EventKind::Cancelled { reason } = &event.kind {
-        data["reason"] = json!(reason);
+    if let EventKind::Cancelled(cancellation) = &event.kind {
+        data["reason"] = json!(cancellation.reason);
     }
     let id = Uuid::new_v5(&WEBHOOKS, format!("{}:{vendor_id}", event.id()).as_bytes());
     let body = json!({ "type": event.kind.name(), "timestamp": rfc3339(event.time), "data": data });
@@ -220,7 +220,7 @@ mod tests {
     fn a_cancellation_says_why() {
         let (_, body) = webhook_to(&order_cancelled(), "florist");
         assert_eq!(body["type"], "order.cancelled");
-        assert_eq!(body["data"]["version"], 2);
+        assert_eq!(body["data"]["version"], 3);
         assert_eq!(body["data"]["reason"], "Ordered twice");
         assert_eq!(body["data"]["total"]["amount"], 900);
     }
