@@ -1,9 +1,14 @@
 //! A custom handler that does what its messages tell it; the tests of devhost run it.
 //!
 //! A message's text is the command: `ok`, `500`, `empty`, `blank`, `null`, `text`, `never`, `wait`, `exit 3`. What arrives is
-//! printed, so that a test can wait for the line. `SCRIPT` in the environment changes how it starts.
+//! printed, so that a test can wait for the line. `SCRIPT` in the environment changes how it starts. A tick of a timer is
+//! answered with the status that was last posted to `/ticks/{status}`, and with 0 after the release.
 
-use std::{net::Ipv4Addr, process::exit};
+use std::{
+    net::Ipv4Addr,
+    process::exit,
+    sync::atomic::{AtomicU16, AtomicUsize, Ordering},
+};
 
 use axum::{
     Router,
@@ -16,6 +21,10 @@ use axum::{
 use serde_json::{Value, json};
 
 const CANONICAL: &str = r#"{"Outputs":{},"Logs":["a line of the handler's"],"ReturnValue":null}"#;
+
+/// What a tick is answered.
+static TICKS: AtomicU16 = AtomicU16::new(200);
+static TICKS_AT_ONCE: AtomicUsize = AtomicUsize::new(0);
 
 /// Lets a message with the text `wait` end.
 static RELEASE: tokio::sync::Notify = tokio::sync::Notify::const_new();
@@ -38,6 +47,8 @@ async fn main() -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let router = Router::new()
         .route("/work", post(work))
+        .route("/tick", post(tick))
+        .route("/ticks/{status}", post(set_ticks))
         .route("/release", post(release))
         .route("/api/echo/{*rest}", any(echo))
         .route("/api/env/{name}", get(environment));
@@ -77,6 +88,26 @@ async fn work(headers: HeaderMap, body: Bytes) -> Response {
             None => (json, CANONICAL).into_response(),
         },
     }
+}
+
+async fn tick(body: Bytes) -> Response {
+    let at_once = TICKS_AT_ONCE.fetch_add(1, Ordering::SeqCst) + 1;
+    println!(
+        "tick, {at_once} at once: {}",
+        String::from_utf8_lossy(&body)
+    );
+    let status = TICKS.load(Ordering::SeqCst);
+    if status == 0 {
+        RELEASE.notified().await;
+    }
+    TICKS_AT_ONCE.fetch_sub(1, Ordering::SeqCst);
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let status = StatusCode::from_u16(status).unwrap_or_default();
+    (status, json, CANONICAL).into_response()
+}
+
+async fn set_ticks(Path(status): Path<u16>) {
+    TICKS.store(status, Ordering::SeqCst);
 }
 
 async fn release() {

@@ -21,6 +21,7 @@ use crate::{
     function_json::{Function, Trigger},
     invocation::{HOST_VERSION, Invoker},
     json_response::{json_response, problem},
+    timer::Timer,
 };
 
 /// What the admin API tells about.
@@ -28,6 +29,7 @@ use crate::{
 pub struct Admin {
     pub functions: Vec<Function>,
     pub invoker: Arc<Invoker>,
+    pub timers: Vec<Arc<Timer>>,
     pub started: Instant,
     /// `http://localhost:7071/api/`
     pub base_url: String,
@@ -88,7 +90,7 @@ fn find<'a>(admin: &'a Admin, name: &str) -> Option<&'a Function> {
 fn describe(admin: &Admin, function: &Function) -> Value {
     let url = match &function.trigger {
         Trigger::Http(trigger) => Some(format!("{}{}", admin.base_url, trigger.route.text())),
-        Trigger::ServiceBus(_) => None,
+        Trigger::ServiceBus(_) | Trigger::Timer(_) => None,
     };
     json!({
         "name": function.name,
@@ -100,16 +102,11 @@ fn describe(admin: &Admin, function: &Function) -> Value {
     })
 }
 
-/// `{"input": "…"}`: 202 at once, and the invocation follows. Nothing is settled, for there is no message.
+/// `{"input": "…"}`: 202 at once, and the invocation follows. Nothing is settled, for there is no message; a timer
+/// makes nothing of the text.
 async fn run(State(admin): State<Arc<Admin>>, Path(name): Path<String>, body: Bytes) -> Response {
     let Some(function) = find(&admin, &name) else {
         return StatusCode::NOT_FOUND.into_response();
-    };
-    let Trigger::ServiceBus(trigger) = function.trigger.clone() else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "an HTTP function is called at its URL",
-        );
     };
     let input = match serde_json::from_slice::<Value>(&body) {
         Ok(Value::Object(mut object)) => match object.remove("input") {
@@ -130,6 +127,22 @@ async fn run(State(admin): State<Arc<Admin>>, Path(name): Path<String>, body: By
         }
     };
     let (name, invoker) = (function.name.clone(), Arc::clone(&admin.invoker));
+    let trigger = match &function.trigger {
+        Trigger::ServiceBus(trigger) => trigger.clone(),
+        Trigger::Timer(_) => {
+            let timer = admin.timers.iter().find(|timer| timer.function == name);
+            if let Some(timer) = timer.map(Arc::clone) {
+                tokio::spawn(async move { timer.run_now().await });
+            }
+            return StatusCode::ACCEPTED.into_response();
+        }
+        Trigger::Http(_) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "an HTTP function is called at its URL",
+            );
+        }
+    };
     tokio::spawn(async move {
         let envelope = manual_envelope(&name, &trigger, &input, Timestamp::now());
         let exchange = |id| invoker.exchange(&name, id, &envelope);

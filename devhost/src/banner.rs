@@ -32,6 +32,7 @@ pub(crate) fn print_functions(functions: &[Function], prefix: &str, port: u16) {
                 )
             }
             Trigger::ServiceBus(trigger) => format!("serviceBusTrigger on {}", trigger.entity),
+            Trigger::Timer(_) => "timerTrigger".to_owned(),
         };
         console::plain(format_args!("\t{}: {what}{state}\n", function.name));
     }
@@ -66,7 +67,7 @@ pub(crate) fn print_sample_order(
             Trigger::Http(trigger) if function.name == "checkout" && !function.disabled => {
                 Some(trigger)
             }
-            Trigger::Http(_) | Trigger::ServiceBus(_) => None,
+            Trigger::Http(_) | Trigger::ServiceBus(_) | Trigger::Timer(_) => None,
         });
     let Some(checkout) = checkout else {
         return;

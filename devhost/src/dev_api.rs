@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State},
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -19,6 +19,8 @@ use crate::{
     faults::{Fault, Faults, Target},
     journal::{Entry, Journal},
     json_response::{json_response, problem},
+    square_state::{Controls, Square},
+    timer::Timer,
     vendors::{Webhooks, by_id},
 };
 
@@ -27,14 +29,16 @@ use crate::{
 pub struct Journals {
     pub emails: Arc<Emails>,
     pub webhooks: Arc<Webhooks>,
+    pub square: Arc<Square>,
 }
 
 impl Journals {
-    /// Opens both in the data folder; the error names the file.
+    /// Opens them in the data folder; the error names the file.
     pub fn open(data: &path::Path) -> Result<Self, String> {
         Ok(Self {
             emails: Arc::new(Journal::open(&data.join("emails.jsonl"))?),
             webhooks: Arc::new(Journal::open(&data.join("webhooks.jsonl"))?),
+            square: Arc::new(Square::open(&data.join("till.jsonl"))?),
         })
     }
 }
@@ -45,10 +49,13 @@ pub struct Dev {
     pub journals: Journals,
     pub bus: ServiceBus,
     pub faults: Faults,
+    pub timers: Vec<Arc<Timer>>,
     /// The ids of vendors that a fault can be set for.
     pub vendors: Vec<String>,
     /// The setting by which emails go to the user's own provider, out of reach of faults.
     pub own_email: Option<&'static str>,
+    /// Whether payments go to the user's own till, or to none, out of reach of faults.
+    pub has_own_till: bool,
     /// Whether webhooks go to the user's own vendors, out of reach of faults.
     pub has_own_vendors: bool,
 }
@@ -59,6 +66,11 @@ pub fn router(dev: Dev) -> Router {
         .route("/_dev/", get(index))
         .route("/_dev/emails", get(emails).delete(clear_emails))
         .route("/_dev/webhooks", get(webhooks).delete(clear_webhooks))
+        .route(
+            "/_dev/till",
+            get(till).put(set_till_controls).delete(clear_till),
+        )
+        .route("/_dev/timers/{function}", post(run_timer))
         .route("/_dev/entities", get(entities))
         .route("/_dev/entities/{*path}", get(messages))
         .route("/_dev/faults", get(faults))
@@ -72,10 +84,12 @@ async fn index() -> Response {
         &json!([
             "GET, DELETE /_dev/emails",
             "GET, DELETE /_dev/webhooks",
+            "GET, PUT, DELETE /_dev/till",
+            "POST /_dev/timers/{function}",
             "GET /_dev/entities",
             "GET /_dev/entities/{path}/messages?state=active|locked|scheduled|deadLetter",
             "GET /_dev/faults",
-            "PUT, DELETE /_dev/faults/{email|vendors|vendors/{id}|bus}",
+            "PUT, DELETE /_dev/faults/{email|vendors|vendors/{id}|till|till/{orders|payments|pay|cancel}|bus}",
         ]),
     )
 }
@@ -102,6 +116,50 @@ async fn clear_webhooks(State(dev): State<Dev>) -> Response {
 fn cleared<T: Entry>(journal: &Journal<T>) -> Response {
     match journal.clear() {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn till(State(dev): State<Dev>) -> Response {
+    json_response(StatusCode::OK, &dev.journals.square.for_people())
+}
+
+async fn set_till_controls(State(dev): State<Dev>, body: Bytes) -> Response {
+    if let Some(why) = out_of_reach(&dev, &Target::Till) {
+        return problem(StatusCode::CONFLICT, &why);
+    }
+    match Controls::parse(&body) {
+        Ok(controls) => {
+            dev.journals.square.set_controls(controls);
+            json_response(StatusCode::OK, &controls)
+        }
+        Err(why) => problem(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+async fn clear_till(State(dev): State<Dev>) -> Response {
+    match dev.journals.square.clear() {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => problem(StatusCode::INTERNAL_SERVER_ERROR, &why),
+    }
+}
+
+/// Answers when the invocation has ended; `status` is null where the handler gave no answer.
+async fn run_timer(State(dev): State<Dev>, Path(function): Path<String>) -> Response {
+    let timer = dev
+        .timers
+        .iter()
+        .find(|timer| timer.function.eq_ignore_ascii_case(&function));
+    let Some(timer) = timer.map(Arc::clone) else {
+        let why = format!("there is no function `{function}` with a timerTrigger");
+        return problem(StatusCode::NOT_FOUND, &why);
+    };
+    // A task of its own: a caller who goes away does not end the invocation.
+    match tokio::spawn(async move { timer.run_now().await }).await {
+        Ok(ended) => json_response(
+            StatusCode::OK,
+            &json!({ "status": ended.status, "succeeded": ended.succeeded }),
+        ),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
@@ -233,6 +291,9 @@ fn out_of_reach(dev: &Dev, target: &Target) -> Option<String> {
         Target::Vendors | Target::Vendor(_) => dev
             .has_own_vendors
             .then(|| "webhooks go to your own vendors, because VENDORS_FILE is yours".to_owned()),
+        Target::Till | Target::TillStep(_) => dev
+            .has_own_till
+            .then(|| "no payment goes to the stand-in, because TILL is yours".to_owned()),
         Target::Bus => None,
     }
 }
@@ -251,7 +312,7 @@ fn find_target(dev: &Dev, path: &str) -> Result<Target, Box<Response>> {
     let unknown = |why: &str| Box::new(problem(StatusCode::NOT_FOUND, why));
     match Target::parse(path) {
         None => Err(unknown(
-            "faults are for email, vendors, vendors/{id} or bus",
+            "faults are for email, vendors, vendors/{id}, till, till/{orders|payments|pay|cancel} or bus",
         )),
         Some(Target::Vendor(id)) if !dev.vendors.contains(&id) => {
             Err(unknown(&format!("there is no vendor `{id}`")))

@@ -10,7 +10,10 @@ use serde_json::{Map, Value, json};
 use servicebus_emulator::{ReceivedMessage, Value as Property};
 use uuid::Uuid;
 
-use crate::function_json::{DataType, ServiceBusTrigger};
+use crate::{
+    function_json::{DataType, ServiceBusTrigger, TimerTrigger},
+    timer::ScheduleStatus,
+};
 
 /// A value as the host holds it before it is encoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,6 +158,33 @@ pub fn manual_envelope(
     };
     metadata.set(&trigger.name, input);
     json!({ "Data": { &trigger.name: data.encode() }, "Metadata": metadata.encode() })
+}
+
+/// The request body for one invocation of a timer. Where the host keeps no status there is none.
+pub fn timer_envelope(
+    function: &str,
+    trigger: &TimerTrigger,
+    status: Option<&ScheduleStatus>,
+    is_past_due: bool,
+    now: Timestamp,
+) -> Value {
+    let time = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%S%.f+00:00").to_string();
+    let status = status.map(|status| {
+        json!({
+            // Before the first time it is the beginning of .NET's time.
+            "Last": status.last.map_or_else(|| "0001-01-01T00:00:00+00:00".to_owned(), time),
+            "Next": time(status.next),
+            "LastUpdated": time(status.last_updated),
+        })
+    });
+    let timer = BindingValue::Json(json!({
+        "Schedule": { "AdjustForDST": trigger.schedule.adjusts_for_dst() },
+        "ScheduleStatus": status,
+        "IsPastDue": is_past_due,
+    }));
+    let mut metadata = BindingData::default();
+    metadata.set_sys(function, now);
+    json!({ "Data": { &trigger.name: timer.encode() }, "Metadata": metadata.encode() })
 }
 
 /// Objects of the extension that only .NET could use; they arrive as empty or odd objects.

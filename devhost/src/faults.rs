@@ -1,4 +1,4 @@
-//! Faults that can be switched on: in the email provider, in the vendors, and in the bus's REST data plane.
+//! Faults that can be switched on: in the email provider, the till, the vendors, and the bus's REST data plane.
 //!
 //! A fault is set with `PUT /_dev/faults/{target}` and holds until it is deleted or has struck `times` times. It
 //! strikes before the stand-in looks at the request, except for `"drop": "after"`.
@@ -12,14 +12,14 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{acs::Refusal, connection::Cut, console};
+use crate::{acs::Refusal, connection::Cut, console, square_error::SquareError};
 
 /// Where a fault strikes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,16 +29,63 @@ pub enum Target {
     Vendors,
     /// One vendor; its fault goes before that of all.
     Vendor(String),
+    /// Every request to the till.
+    Till,
+    /// One kind of request to the till; its fault goes before that of all.
+    TillStep(TillStep),
     Bus,
 }
 
+/// The steps by which an order is paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TillStep {
+    /// Making and reading orders.
+    Orders,
+    /// Making and reading payments.
+    Payments,
+    /// Paying an order by what was approved.
+    Pay,
+    /// Canceling payments and orders.
+    Cancel,
+}
+
+impl TillStep {
+    const ALL: [Self; 4] = [Self::Orders, Self::Payments, Self::Pay, Self::Cancel];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Payments => "payments",
+            Self::Pay => "pay",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The step of a request; an order is changed only to cancel it.
+    fn of(method: &Method, path: &str) -> Self {
+        let is_order = path.starts_with("/v2/orders");
+        match path.rsplit('/').next() {
+            Some("pay") => Self::Pay,
+            Some("cancel") => Self::Cancel,
+            _ if is_order && method == Method::PUT => Self::Cancel,
+            _ if is_order => Self::Orders,
+            _ => Self::Payments,
+        }
+    }
+}
+
 impl Target {
-    /// `email`, `vendors`, `vendors/{id}` or `bus`.
+    /// `email`, `vendors`, `vendors/{id}`, `till`, `till/{orders|payments|pay|cancel}` or `bus`.
     pub fn parse(path: &str) -> Option<Self> {
         match path.split_once('/') {
             None if path == "email" => Some(Self::Email),
             None if path == "vendors" => Some(Self::Vendors),
+            None if path == "till" => Some(Self::Till),
             None if path == "bus" => Some(Self::Bus),
+            Some(("till", name)) => TillStep::ALL
+                .into_iter()
+                .find(|step| step.name() == name)
+                .map(Self::TillStep),
             Some(("vendors", id)) if !id.is_empty() && !id.contains('/') => {
                 Some(Self::Vendor(id.to_owned()))
             }
@@ -53,6 +100,8 @@ impl fmt::Display for Target {
             Self::Email => f.write_str("email"),
             Self::Vendors => f.write_str("vendors"),
             Self::Vendor(id) => write!(f, "vendors/{id}"),
+            Self::Till => f.write_str("till"),
+            Self::TillStep(step) => write!(f, "till/{}", step.name()),
             Self::Bus => f.write_str("bus"),
         }
     }
@@ -68,7 +117,7 @@ pub struct Fault {
     pub retry_after: Option<u64>,
     /// Wait before anything else happens.
     pub latency_ms: u64,
-    /// Never answer, and never do what was asked.
+    /// Never answer, and never do what was asked; with `"drop": "after"` do it, and never answer.
     pub hang: bool,
     /// Close the connection without an answer.
     pub drop: Option<Drop>,
@@ -138,8 +187,8 @@ impl Fault {
         if self.hang && self.status.is_some() {
             return Err("`hang` never answers, so it cannot go with a `status`".to_owned());
         }
-        if self.drop.is_some() && (self.hang || self.status.is_some()) {
-            return Err("`drop` goes neither with a `status` nor with `hang`".to_owned());
+        if self.drop.is_some() && self.status.is_some() {
+            return Err("`drop` does not go with a `status`".to_owned());
         }
         if self.status.is_none() && !self.hang && self.drop.is_none() && self.latency_ms == 0 {
             return Err(
@@ -211,8 +260,13 @@ pub async fn on_outside(
     request: Request,
     next: Next,
 ) -> Response {
-    let targets = match request.uri().path().strip_prefix("/vendors/") {
+    let path = request.uri().path();
+    let targets = match path.strip_prefix("/vendors/") {
         Some(id) => vec![Target::Vendor(id.to_owned()), Target::Vendors],
+        None if path.starts_with("/v2/") => {
+            let step = TillStep::of(request.method(), path);
+            vec![Target::TillStep(step), Target::Till]
+        }
         None => vec![Target::Email],
     };
     apply(faults.strike(&targets), cut, request, next).await
@@ -230,6 +284,10 @@ async fn apply(
     console::info(format_args!("The fault of {target} strikes."));
     tokio::time::sleep(Duration::from_millis(fault.latency_ms)).await;
     if fault.hang {
+        if fault.drop == Some(Drop::After) {
+            // It is done also if the client goes away meanwhile.
+            let _ = tokio::spawn(next.run(request)).await;
+        }
         // Until the client goes away, which drops this future.
         return std::future::pending().await;
     }
@@ -270,6 +328,9 @@ fn refusal(target: &Target, status: u16, retry_after: Option<u64>) -> Response {
             ),
         )
             .into_response(),
+        Target::Till | Target::TillStep(_) => {
+            SquareError::of_status(status, "A fault is switched on.").into_response()
+        }
         Target::Vendors | Target::Vendor(_) => status.into_response(),
     };
     if let Some(seconds) = retry_after {

@@ -56,7 +56,7 @@ impl FrontDoor {
             .filter(|function| !function.disabled)
             .filter_map(|function| match &function.trigger {
                 Trigger::Http(trigger) => Some((function.name.clone(), trigger.clone())),
-                Trigger::ServiceBus(_) => None,
+                Trigger::ServiceBus(_) | Trigger::Timer(_) => None,
             })
             .collect();
         http.sort_by(|(_, a), (_, b)| a.route.precedence(&b.route));

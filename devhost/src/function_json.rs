@@ -1,6 +1,6 @@
 //! The functions of an app: one folder each, with a `function.json`.
 //!
-//! Read once at the start. Triggers are `serviceBusTrigger` and `httpTrigger`, and the only output is `http`;
+//! Read once at the start. Triggers are `serviceBusTrigger`, `timerTrigger` and `httpTrigger`, and the only output is `http`;
 //! anything else, and anything that Azure would find fault with, is an error that names the file and the property.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use servicebus_emulator::EntityPath;
 use thiserror::Error;
 
-use crate::{route::Template, settings::Settings};
+use crate::{ncrontab::Schedule, route::Template, settings::Settings};
 
 /// The connection that devhost's own bus stands in for.
 pub const CONNECTION: &str = "ServiceBusConnection";
@@ -30,6 +30,7 @@ pub struct Function {
 #[derive(Debug, Clone)]
 pub enum Trigger {
     ServiceBus(ServiceBusTrigger),
+    Timer(TimerTrigger),
     Http(HttpTrigger),
 }
 
@@ -59,6 +60,17 @@ pub struct HttpTrigger {
     /// `None` takes every method.
     pub methods: Option<Vec<Method>>,
     pub route: Template,
+}
+
+#[derive(Debug, Clone)]
+pub struct TimerTrigger {
+    /// The key of the timer in `Data`.
+    pub name: String,
+    pub schedule: Schedule,
+    /// Invoke it at the start as well.
+    pub run_on_startup: bool,
+    /// Make up for what came due while devhost was not running.
+    pub use_monitor: bool,
 }
 
 /// A `function.json` that cannot be used.
@@ -127,6 +139,10 @@ impl Function {
                     let read = ServiceBusTrigger::parse(binding, settings).map_err(at)?;
                     trigger.replace(Trigger::ServiceBus(read)).is_none()
                 }
+                ("timertrigger", "in") => {
+                    let read = TimerTrigger::parse(binding, settings).map_err(at)?;
+                    trigger.replace(Trigger::Timer(read)).is_none()
+                }
                 ("httptrigger", "in") => {
                     let read = HttpTrigger::parse(name, binding).map_err(at)?;
                     trigger.replace(Trigger::Http(read)).is_none()
@@ -134,7 +150,7 @@ impl Function {
                 ("http", "out") => output
                     .replace(text_of(binding, "name").map_err(at)?)
                     .is_none(),
-                ("servicebustrigger" | "httptrigger" | "http", _) => {
+                ("servicebustrigger" | "timertrigger" | "httptrigger" | "http", _) => {
                     return Err(at(format!(
                         "`direction` cannot be `{direction}` for `{kind}`"
                     )));
@@ -153,10 +169,10 @@ impl Function {
             (Some(Trigger::Http(_)), None) => {
                 return Err("`bindings` has an httpTrigger but no `http` output".to_owned());
             }
-            (Some(Trigger::ServiceBus(_)), Some(_)) => {
+            (Some(Trigger::ServiceBus(_) | Trigger::Timer(_)), Some(_)) => {
                 return Err("`bindings`: an `http` output needs an httpTrigger".to_owned());
             }
-            (Some(trigger @ Trigger::ServiceBus(_)), None) => trigger,
+            (Some(trigger @ (Trigger::ServiceBus(_) | Trigger::Timer(_))), None) => trigger,
         };
         Ok(Self {
             name: name.to_owned(),
@@ -249,6 +265,25 @@ impl ServiceBusTrigger {
             name: text_of(binding, "name")?,
             entity,
             data_type,
+        })
+    }
+}
+
+impl TimerTrigger {
+    fn parse(binding: &Value, settings: &Settings) -> Result<Self, String> {
+        let schedule = settings
+            .resolve(&text_of(binding, "schedule")?)
+            .map_err(|name| format!("`schedule`: '%{name}%' does not resolve to a value."))?;
+        let flag = |property: &str, default: bool| match &binding[property] {
+            Value::Null => Ok(default),
+            Value::Bool(flag) => Ok(*flag),
+            _ => Err(format!("`{property}` must be true or false")),
+        };
+        Ok(Self {
+            name: text_of(binding, "name")?,
+            schedule: Schedule::parse(&schedule).map_err(|why| format!("`schedule`: {why}"))?,
+            run_on_startup: flag("runOnStartup", false)?,
+            use_monitor: flag("useMonitor", true)?,
         })
     }
 }

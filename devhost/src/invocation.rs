@@ -5,7 +5,10 @@
 //! flight. An answer that would leave the host waiting for that limit is treated so at once.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -161,6 +164,18 @@ impl Invoker {
         id: Uuid,
         envelope: &Value,
     ) -> Result<HandlerResult, Failure> {
+        self.exchange_noting_status(function, id, envelope, &OnceLock::new())
+            .await
+    }
+
+    /// The default exchange, for a caller who wants to know the status that the handler answered, if it did.
+    pub async fn exchange_noting_status(
+        &self,
+        function: &str,
+        id: Uuid,
+        envelope: &Value,
+        answered: &OnceLock<u16>,
+    ) -> Result<HandlerResult, Failure> {
         let body = Bytes::from(envelope.to_string());
         let body = if self.chunked.fetch_xor(true, Ordering::Relaxed) {
             Chunked::body(body)
@@ -183,6 +198,7 @@ impl Invoker {
             .await
             .map_err(|error| broken(&error))?;
         let status = response.status();
+        answered.get_or_init(|| status.as_u16());
         let content_type = response
             .headers()
             .get(header::CONTENT_TYPE)

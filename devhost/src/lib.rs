@@ -1,8 +1,8 @@
 //! The local Functions host: the handler, the bus and stand-ins for the outside, in one process.
 //!
 //! [`stack`] puts it together. The handler is a child process that is spoken to as Azure's host does ([`worker`],
-//! [`invocation`], [`envelope`], [`answer`]); HTTP comes in by [`front_door`] and messages by [`pump`]. The
-//! stand-ins ([`acs`], [`vendors`]) and the fault switches ([`faults`]) are devhost's own. Nothing here knows what the
+//! [`invocation`], [`envelope`], [`answer`]); HTTP comes in by [`front_door`], messages by [`pump`] and what is due by [`timer`]. The
+//! stand-ins ([`acs`], [`square`], [`vendors`]) and the fault switches ([`faults`]) are devhost's own. Nothing here knows what the
 //! messages mean, and no type is shared with the handler.
 
 pub mod acs;
@@ -31,15 +31,25 @@ pub mod invocation;
 pub mod journal;
 mod json_response;
 mod local_only;
+pub mod ncrontab;
 pub mod pump;
 pub mod route;
 mod route_constraint;
 pub mod settings;
 mod signals;
+pub mod square;
+pub mod square_error;
+pub mod square_fields;
+pub mod square_order;
+mod square_orders;
+pub mod square_payment;
+mod square_payments;
+pub mod square_state;
 pub mod stack;
 pub mod stand_ins;
 pub mod stopping;
 pub mod time_span;
+pub mod timer;
 pub mod vendors;
 pub mod worker;
 

@@ -31,8 +31,10 @@ use crate::{
     local_only::local_only,
     pump::Pump,
     settings::Settings,
+    square,
     stand_ins::{self, BUS_KEY, BUS_KEY_NAME, Ports, StandIns},
     stopping::{Reason, Stopping},
+    timer::Timer,
     vendors,
     worker::Worker,
 };
@@ -97,11 +99,14 @@ pub async fn run(arguments: Arguments, stopping: Stopping) -> Result<(), String>
         .map_err(|error| format!("the handler's parent thread could not be started: {error}"))?;
     let invoker = Arc::new(Invoker::new(worker.clone(), client, host.function_timeout));
 
+    let timers = Timer::all(&functions, data.path(), &invoker)?;
+
     let ports = doors.ports();
     let front = doors.serve(&Rooms {
         functions: &functions,
         host: &host,
         invoker: &invoker,
+        timers: &timers,
         bus: &bus,
         journals,
         stand_ins: &stand_ins,
@@ -110,6 +115,9 @@ pub async fn run(arguments: Arguments, stopping: Stopping) -> Result<(), String>
     });
     for function in &functions {
         listen(function, &topology, &host, &bus, &invoker, &stopping);
+    }
+    for timer in timers.iter().filter(|timer| !timer.is_disabled) {
+        tokio::spawn(Arc::clone(timer).run(stopping.clone()));
     }
     banner::print_functions(&functions, &host.route_prefix, ports.functions);
     banner::print_addresses(ports, &stand_ins.lines);
@@ -297,6 +305,7 @@ struct Rooms<'a> {
     functions: &'a [Function],
     host: &'a HostJson,
     invoker: &'a Arc<Invoker>,
+    timers: &'a [Arc<Timer>],
     bus: &'a ServiceBus,
     journals: Journals,
     stand_ins: &'a StandIns,
@@ -325,11 +334,16 @@ impl Doors {
         let journals = &rooms.journals;
         let faults = Faults::default();
         let outside = acs::router(Arc::clone(&journals.emails))
+            .merge(square::router(Arc::clone(&journals.square)))
             .merge(vendors::router(
                 rooms.stand_ins.vendors.clone(),
                 Arc::clone(&journals.webhooks),
             ))
-            .layer(middleware::from_fn_with_state(faults.clone(), on_outside));
+            .layer(middleware::from_fn_with_state(faults.clone(), on_outside))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(&journals.square),
+                square::counted,
+            ));
         let policy = rest::SharedAccessPolicy {
             name: BUS_KEY_NAME.to_owned(),
             key: BUS_KEY.to_owned(),
@@ -346,6 +360,7 @@ impl Doors {
         let own_pages = admin::router(admin::Admin {
             functions: rooms.functions.to_vec(),
             invoker: Arc::clone(rooms.invoker),
+            timers: rooms.timers.to_vec(),
             started: rooms.started,
             base_url: banner::base_url(prefix, self.functions.port()),
         })
@@ -353,6 +368,7 @@ impl Doors {
             journals: journals.clone(),
             bus: rooms.bus.clone(),
             faults,
+            timers: rooms.timers.to_vec(),
             vendors: rooms
                 .stand_ins
                 .vendors
@@ -360,6 +376,7 @@ impl Doors {
                 .map(|vendor| vendor.id.clone())
                 .collect(),
             own_email: rooms.stand_ins.own_email,
+            has_own_till: rooms.stand_ins.has_own_till,
             has_own_vendors: rooms.stand_ins.generated.is_none(),
         }))
         .layer(middleware::from_fn(local_only));

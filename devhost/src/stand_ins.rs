@@ -1,11 +1,12 @@
 //! Decides what stands in for the outside world, and puts it into the handler's settings.
 //!
-//! The bus is always devhost's own. The email provider and the vendors are stand-ins unless the user configured
-//! their own: a value in the environment, or one in local.settings.json that differs from the example's.
+//! The bus is always devhost's own. The email provider, the till and the vendors are stand-ins, and the order book is
+//! a folder, unless the user configured their own: a value in the environment, or one in local.settings.json that
+//! differs from the example's.
 
 use std::path::{Path, PathBuf};
 
-use crate::{acs, function_json::CONNECTION, settings::Settings, vendors::Vendor};
+use crate::{acs, function_json::CONNECTION, settings::Settings, square, vendors::Vendor};
 
 /// The stand-ins' addresses.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +21,12 @@ pub struct Ports {
 pub struct StandIns {
     /// The vendors of the app's list, also when the handler notifies the user's own.
     pub vendors: Vec<Vendor>,
-    /// One line each, saying who gets the emails and the webhooks.
+    /// One line each, saying who gets the emails, the payments and the webhooks, and where the order book is.
     pub lines: Vec<String>,
     /// The setting by which emails go to the user's own provider.
     pub own_email: Option<&'static str>,
+    /// Whether payments go to the user's own till, or to none.
+    pub has_own_till: bool,
     /// The vendor list that devhost made, and what it made it from; `None` where the user has a list of their own.
     pub generated: Option<Generated>,
 }
@@ -46,6 +49,8 @@ const EMAIL_SETTINGS: [&str; 6] = [
 ];
 
 const VENDORS_FILE: &str = "VENDORS_FILE";
+const TILL: &str = "TILL";
+const ORDER_BOOK: &str = "ORDER_BOOK";
 
 /// The key that the official emulator's documentation uses in place of a secret.
 pub const BUS_KEY: &str = "SAS_KEY_VALUE";
@@ -80,6 +85,13 @@ pub fn install(
         Some(name) => format!("Emails:   go to your own provider, because {name} is yours"),
         None => install_email(settings, ports),
     };
+    let has_own_till = settings.is_users_own(TILL);
+    let till = if has_own_till {
+        format!("Payments: go where {TILL} says, because it is yours")
+    } else {
+        install_till(settings, ports)
+    };
+    let order_book = install_order_book(settings, data)?;
     let (vendors, generated) = install_vendors(settings, app, data, ports)?;
     let webhooks = match &generated {
         Some(_) => format!(
@@ -92,8 +104,9 @@ pub fn install(
     };
     Ok(StandIns {
         vendors,
-        lines: vec![email, webhooks],
+        lines: vec![email, till, webhooks, order_book],
         own_email,
+        has_own_till,
         generated,
     })
 }
@@ -120,6 +133,33 @@ fn install_email(settings: &mut Settings, ports: Ports) -> String {
         "Emails:   go to the stand-in; see http://localhost:{}/_dev/emails",
         ports.functions
     )
+}
+
+fn install_till(settings: &mut Settings, ports: Ports) -> String {
+    settings.set(TILL, "square");
+    settings.set(
+        "SQUARE_BASE_URL",
+        format!("http://127.0.0.1:{}", ports.outside),
+    );
+    settings.set("SQUARE_ACCESS_TOKEN", square::ACCESS_TOKEN);
+    settings.set("SQUARE_LOCATION_ID", square::LOCATION_ID);
+    format!(
+        "Payments: go to the stand-in; see http://localhost:{}/_dev/till",
+        ports.functions
+    )
+}
+
+/// A path with a slash is a folder to the handler, and any other value a container of the storage account.
+fn install_order_book(settings: &mut Settings, data: &Path) -> Result<String, String> {
+    if settings.is_users_own(ORDER_BOOK) {
+        return Ok(format!(
+            "Orders:   are kept where {ORDER_BOOK} says, because it is yours"
+        ));
+    }
+    let folder = data.join("order-book");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    settings.set(ORDER_BOOK, folder.display().to_string());
+    Ok(format!("Orders:   are kept in {}", folder.display()))
 }
 
 /// The handler ends at its start without the list, so there has to be one.

@@ -208,6 +208,28 @@ async fn a_hanging_request_takes_no_effect_and_ends_with_its_client() {
 }
 
 #[tokio::test]
+async fn a_request_may_hang_after_it_took_effect() {
+    let app = App::new();
+    let mut devhost = app.run().await;
+    let outside = devhost.outside().await;
+    let fault = r#"{"hang":true,"drop":"after","times":1}"#;
+    assert_eq!(devhost.set_fault("email", fault).await.0, 200);
+    let body = email("hangs").to_string();
+    let hanging = tokio::spawn(signed(&devhost, &outside, Method::POST, SEND, body).send());
+    devhost.line("The fault of email strikes").await;
+    let emails = loop {
+        let emails = devhost.get_json("/_dev/emails").await;
+        if !emails.as_array().unwrap().is_empty() || hanging.is_finished() {
+            break emails;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(emails[0]["subject"], "hangs");
+    assert!(!hanging.is_finished());
+    hanging.abort();
+}
+
+#[tokio::test]
 async fn a_fault_that_could_not_strike_is_refused() {
     let app = App::new();
     let own = [

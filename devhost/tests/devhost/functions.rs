@@ -2,6 +2,7 @@
 
 use devhost::{
     function_json::{DataType, Function, Trigger},
+    ncrontab::Schedule,
     settings::Settings,
 };
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.set("WORK_QUEUE", "work");
+    settings.set("EVERY_MINUTE", "0 * * * * *");
     settings.set("OtherConnection", "Endpoint=sb://other/");
     settings.set("SwitchedOff", "true");
     settings.set("AzureWebJobs.resting.Disabled", "1");
@@ -27,6 +29,14 @@ fn queue(change: impl FnOnce(&mut Value)) -> Value {
     let mut binding = json!({
         "type": "serviceBusTrigger", "direction": "in", "name": "message", "queueName": "%WORK_QUEUE%",
         "connection": "ServiceBusConnection",
+    });
+    change(&mut binding);
+    json!([binding])
+}
+
+fn timer(change: impl FnOnce(&mut Value)) -> Value {
+    let mut binding = json!({
+        "type": "timerTrigger", "direction": "in", "name": "timer", "schedule": "*/15 * * * * *",
     });
     change(&mut binding);
     json!([binding])
@@ -71,6 +81,28 @@ fn an_http_trigger_has_the_hosts_defaults() {
     };
     assert_eq!((trigger.route.text(), trigger.methods), ("hello", None));
     assert_eq!(trigger.output, "res");
+}
+
+#[test]
+fn a_timer_trigger_has_the_hosts_defaults() {
+    let parsed = |change: fn(&mut Value)| {
+        let function = parse("tick", &timer(change)).unwrap();
+        let Trigger::Timer(trigger) = function.trigger else {
+            panic!()
+        };
+        trigger
+    };
+    let trigger = parsed(|_| {});
+    assert_eq!(trigger.name, "timer");
+    assert_eq!((trigger.run_on_startup, trigger.use_monitor), (false, true));
+    assert_eq!(trigger.schedule, Schedule::parse("*/15 * * * * *").unwrap());
+    let trigger = parsed(|b| {
+        b["schedule"] = "%EVERY_MINUTE%".into();
+        b["runOnStartup"] = true.into();
+        b["useMonitor"] = false.into();
+    });
+    assert_eq!(trigger.schedule, Schedule::parse("0 * * * * *").unwrap());
+    assert_eq!((trigger.run_on_startup, trigger.use_monitor), (true, false));
 }
 
 #[test]
@@ -128,6 +160,25 @@ fn what_is_wrong_or_not_supported_is_named() {
             "{error}"
         );
     }
+    let cases: [(Change, &str); 7] = [
+        (|b| b["schedule"] = Value::Null, "`schedule` is missing"),
+        (
+            |b| b["schedule"] = "soon".into(),
+            "`schedule`: The schedule",
+        ),
+        (|b| b["schedule"] = "60 * * * * *".into(), "the second `60`"),
+        (|b| b["schedule"] = "%MISSING%".into(), "'%MISSING%'"),
+        (|b| b["runOnStartup"] = "yes".into(), "`runOnStartup`"),
+        (|b| b["useMonitor"] = 1.into(), "`useMonitor`"),
+        (|b| b["direction"] = "out".into(), "`direction`"),
+    ];
+    for (change, words) in cases {
+        let error = parse("tick", &timer(change)).unwrap_err();
+        assert!(
+            error.contains(words) && error.contains("bindings[0]"),
+            "{error}"
+        );
+    }
     let cases: [(Change, &str); 4] = [
         (|b| b["route"] = "{id:datetime}".into(), "`route`"),
         (|b| b["route"] = "admin/x".into(), "conflicts"),
@@ -147,6 +198,8 @@ fn a_function_has_one_trigger_and_a_fitting_output() {
         json!([{"type": "http", "direction": "out", "name": "res"}]),
         json!([{"type": "httpTrigger", "direction": "in", "name": "req"}]),
         json!([queue(|_| {})[0], queue(|_| {})[0]]),
+        json!([timer(|_| {})[0], queue(|_| {})[0]]),
+        json!([timer(|_| {})[0], {"type": "http", "direction": "out", "name": "res"}]),
         json!([queue(|_| {})[0], {"type": "http", "direction": "out", "name": "res"}]),
         json!([queue(|_| {})[0], {"type": "serviceBus", "direction": "out", "name": "out", "queueName": "work"}]),
     ] {

@@ -13,4 +13,6 @@ mod journal;
 mod restarts;
 mod routes;
 mod settings;
+mod square;
 mod stand_ins;
+mod timers;

@@ -47,6 +47,8 @@ fn installed(own: &[(&str, &str)], environment: &[(&str, &str)]) -> (Settings, S
                 "endpoint=https://example/;accesskey=AA==",
             ),
             ("VENDORS_FILE", "vendors.json"),
+            ("TILL", "none"),
+            ("ORDER_BOOK", "order-book"),
             ("TEA_SECRET", TEA_SECRET),
         ],
     );
@@ -105,8 +107,13 @@ fn a_broken_file_is_named() {
 
 #[test]
 fn what_is_as_in_the_example_is_replaced_by_the_stand_ins() {
-    let (settings, lines, _app) = installed(
-        &[("EMAIL_PROVIDER", "acs"), ("VENDORS_FILE", "vendors.json")],
+    let (settings, lines, app) = installed(
+        &[
+            ("EMAIL_PROVIDER", "acs"),
+            ("VENDORS_FILE", "vendors.json"),
+            ("TILL", "none"),
+            ("ORDER_BOOK", "order-book"),
+        ],
         &[],
     );
     assert!(
@@ -116,7 +123,16 @@ fn what_is_as_in_the_example_is_replaced_by_the_stand_ins() {
             .starts_with("endpoint=http://127.0.0.1:9999/;accesskey=")
     );
     assert_eq!(settings.get("EMAIL_FROM"), Some("orders@orderup.example"));
-    assert_eq!(lines.matches("stand-in").count(), 2, "{lines}");
+    assert_eq!(lines.matches("stand-in").count(), 3, "{lines}");
+    assert_eq!(settings.get("TILL"), Some("square"));
+    assert_eq!(
+        settings.get("SQUARE_BASE_URL"),
+        Some("http://127.0.0.1:9999")
+    );
+    let order_book = Path::new(settings.get("ORDER_BOOK").unwrap());
+    assert!(order_book.is_absolute() && order_book.is_dir());
+    let data = app.path().canonicalize().unwrap().join(".orderup");
+    assert_eq!(order_book, data.join("order-book"));
     let vendors = std::fs::read_to_string(settings.get("VENDORS_FILE").unwrap()).unwrap();
     let vendors: serde_json::Value = serde_json::from_str(&vendors).unwrap();
     assert!(
@@ -181,7 +197,9 @@ fn with_the_repositorys_example(
 fn an_exact_copy_of_the_example_gets_the_stand_ins() {
     let (settings, lines) = with_the_repositorys_example(&[], &[]);
     assert_eq!(settings.get("EMAIL_PROVIDER"), Some("acs"));
-    assert_eq!(lines.matches("stand-in").count(), 2, "{lines}");
+    assert_eq!(lines.matches("stand-in").count(), 3, "{lines}");
+    assert_eq!(settings.get("TILL"), Some("square"));
+    assert!(settings.get("ORDER_TOKEN_SECRET").unwrap().len() >= 32);
 }
 
 #[test]
@@ -211,6 +229,25 @@ fn any_email_setting_of_the_users_own_means_their_provider() {
             );
         }
     }
+}
+
+#[test]
+fn a_till_and_an_order_book_of_the_users_own_stay() {
+    let own = [("TILL", "square"), ("ORDER_BOOK", "orderup")];
+    for (settings, lines) in [
+        with_the_repositorys_example(&own, &[]),
+        with_the_repositorys_example(&[], &own),
+    ] {
+        assert_eq!(settings.get("TILL"), Some("square"));
+        assert_eq!(settings.get("ORDER_BOOK"), Some("orderup"));
+        assert_eq!(settings.get("SQUARE_BASE_URL"), None);
+        for word in ["TILL says", "ORDER_BOOK says"] {
+            assert!(lines.contains(word), "{lines}");
+        }
+    }
+    // The environment is always the user's, also with the value of the example.
+    let (settings, _) = with_the_repositorys_example(&[], &[("TILL", "none")]);
+    assert_eq!(settings.get("TILL"), Some("none"));
 }
 
 #[test]
