@@ -75,6 +75,13 @@ pub struct Payment {
     pub source: String,
 }
 
+impl Payment {
+    /// The shop has the money already, and the till only records it.
+    pub fn is_external(&self) -> bool {
+        self.source == "EXTERNAL"
+    }
+}
+
 impl fmt::Debug for Payment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payment").finish_non_exhaustive()

@@ -1,8 +1,8 @@
-//! One request to an email provider over HTTP, and what its answer means.
+//! One request to a provider over HTTP, and what its answer means.
 //!
-//! Shared by the providers that have a JSON API. A request that could not be written differs from one whose answer
-//! is unknown, as after the second the email may be on its way. An answer is read up to a cap, and of
-//! its text only what looks like a code is kept.
+//! Shared by the email providers and the tills, which all have a JSON API. A request that could not be written differs
+//! from one whose answer is unknown, as after the second the email may be on its way. An answer is read up to a cap, and
+//! of its text only what looks like a code is kept.
 
 use std::{
     fmt,
@@ -13,15 +13,17 @@ use reqwest::{
     RequestBuilder, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
+use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::{
     config::{ConfigError, Settings},
     email::EmailError,
+    failure::Class,
     http_client, retry,
 };
 
-/// The providers' answers have a few hundred bytes. Anything longer is not theirs.
+/// The email providers' answers have a few hundred bytes. Anything longer is not theirs.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// What a provider answered.
@@ -29,8 +31,16 @@ pub(crate) struct Answer {
     pub(crate) provider: &'static str,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// At most [`MAX_ANSWER`] bytes; empty if the connection broke.
+    /// Its beginning, if it is too long; empty if the connection broke.
     pub(crate) body: Vec<u8>,
+}
+
+/// Why there is no answer.
+pub(crate) enum NoAnswer {
+    /// Nothing was sent.
+    Unreachable(String),
+    /// The request was written, and may have been taken.
+    Unanswered(String),
 }
 
 /// Sends the request and reads the answer, both within `total`.
@@ -39,29 +49,38 @@ pub(crate) async fn ask(
     request: RequestBuilder,
     total: Duration,
 ) -> Result<Answer, EmailError> {
-    let mut response = request
-        .timeout(total)
-        .send()
+    exchange(provider, request, total, MAX_ANSWER)
         .await
-        .map_err(|error| unanswered(provider, &error))?;
+        .map_err(|no_answer| match no_answer {
+            NoAnswer::Unreachable(reason) => EmailError::Unreachable { provider, reason },
+            NoAnswer::Unanswered(reason) => EmailError::Unanswered { provider, reason },
+        })
+}
+
+/// As [`ask`], for any kind of provider. Of the body no more than `longest` bytes are read.
+pub(crate) async fn exchange(
+    provider: &'static str,
+    request: RequestBuilder,
+    total: Duration,
+    longest: usize,
+) -> Result<Answer, NoAnswer> {
+    let mut response = request.timeout(total).send().await.map_err(|error| {
+        let reason = http_client::reason(&error);
+        if error.is_connect() || error.is_builder() {
+            NoAnswer::Unreachable(reason)
+        } else {
+            NoAnswer::Unanswered(reason)
+        }
+    })?;
     Ok(Answer {
         provider,
         status: response.status().as_u16(),
         headers: response.headers().clone(),
         // The status decides; a body that breaks off changes nothing about it.
-        body: http_client::read_at_most(&mut response, MAX_ANSWER)
+        body: http_client::read_at_most(&mut response, longest)
             .await
             .unwrap_or_default(),
     })
-}
-
-fn unanswered(provider: &'static str, error: &reqwest::Error) -> EmailError {
-    let reason = http_client::reason(error);
-    if error.is_connect() || error.is_builder() {
-        EmailError::Unreachable { provider, reason }
-    } else {
-        EmailError::Unanswered { provider, reason }
-    }
 }
 
 impl Answer {
@@ -71,34 +90,51 @@ impl Answer {
     /// It is for statuses that do not mean success.
     pub(crate) fn error(&self, code: Option<&str>, retry_after: Option<Duration>) -> EmailError {
         let provider = self.provider;
-        let answer = match code.and_then(plain_code) {
-            Some(code) => format!("{} {code}", self.status),
-            None => self.status.to_string(),
-        };
-        match self.status {
-            // The address of the API never changes with the email: that it is not there, or takes no such request, is about
-            // us, as at ACS when the sender's domain is not linked (404).
-            401 | 403..=406 | 410 | 415 | 451 => EmailError::Unauthorized { provider, answer },
-            429 => EmailError::RateLimited {
+        let answer = self.told(code);
+        match self.class() {
+            Class::ChannelBroken => EmailError::Unauthorized { provider, answer },
+            Class::RateLimited => EmailError::RateLimited {
                 provider,
                 answer,
                 retry_after,
             },
-            // An attempt with the same key is still being worked on.
-            409 => EmailError::Deferred { provider, answer },
-            // A redirect comes from something in between, such as a maintenance page.
-            300..400 | 408 | 425 | 503 => EmailError::Busy {
+            Class::Deferred => EmailError::Deferred { provider, answer },
+            Class::Transient => EmailError::Busy {
                 provider,
                 answer,
                 retry_after,
             },
-            400..500 => EmailError::Refused { provider, answer },
-            // An error after which it may be on its way all the same, or a success that is not the provider's own: whoever
-            // sent it may have passed the email on.
+            Class::Refused => EmailError::Refused { provider, answer },
             _ => EmailError::Unanswered {
                 provider,
                 reason: format!("the status was {answer}"),
             },
+        }
+    }
+
+    /// The class of a status that does not mean success, whatever the provider.
+    pub(crate) fn class(&self) -> Class {
+        match self.status {
+            // The address of the API never changes with the request: that it is not there, or takes no such request, is
+            // about us, as at ACS when the sender's domain is not linked (404).
+            401 | 403..=406 | 410 | 415 | 451 => Class::ChannelBroken,
+            429 => Class::RateLimited,
+            // An attempt with the same key is still being worked on.
+            409 => Class::Deferred,
+            // A redirect comes from something in between, such as a maintenance page.
+            300..400 | 408 | 425 | 503 => Class::Transient,
+            400..500 => Class::Refused,
+            // An error after which it may have been taken all the same, or a success that is not the provider's own:
+            // whoever sent it may have passed the request on.
+            _ => Class::Ambiguous,
+        }
+    }
+
+    /// The status, and the provider's code if it can be nothing but a code.
+    pub(crate) fn told(&self, code: Option<&str>) -> String {
+        match code.and_then(plain_code) {
+            Some(code) => format!("{} {code}", self.status),
+            None => self.status.to_string(),
         }
     }
 
@@ -127,13 +163,13 @@ impl Answer {
             .unwrap_or(now)
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
 /// The text, if it is a code and can be nothing else: no address and no sentence fits.
-fn plain_code(text: &str) -> Option<&str> {
+pub(crate) fn plain_code(text: &str) -> Option<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (!text.is_empty() && text.len() <= 64 && text.chars().all(fits)).then_some(text)
 }
@@ -159,6 +195,18 @@ pub(crate) fn base_url(variable: &str, text: &str) -> Result<String, ConfigError
         return Err(invalid("it has a query or a fragment"));
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// The value of `Authorization` for the secret in `variable`.
+pub(crate) fn bearer(
+    variable: &str,
+    secret: &SecretString,
+    expected: &str,
+) -> Result<HeaderValue, ConfigError> {
+    http_client::bearer(secret).ok_or_else(|| {
+        let problem = "it holds characters that no header may hold";
+        ConfigError::invalid(variable, problem, expected)
+    })
 }
 
 /// The API of a provider that takes an API key as a bearer token.
@@ -191,10 +239,7 @@ impl KeyedApi {
         total: Duration,
     ) -> Result<Self, ConfigError> {
         let key = settings.secret(names.key, names.expected)?;
-        let bearer = http_client::bearer(&key).ok_or_else(|| {
-            let problem = "it holds characters that no header may hold";
-            ConfigError::invalid(names.key, problem, names.expected)
-        })?;
+        let bearer = bearer(names.key, &key, names.expected)?;
         let base = settings.optional(names.base);
         let base = base_url(names.base, base.as_deref().unwrap_or(names.default_base))?;
         Ok(Self {
