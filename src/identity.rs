@@ -30,6 +30,9 @@ pub const SERVICE_BUS_SCOPE: &str = "https://servicebus.azure.net/.default";
 /// Azure Communication Services; the two slashes are Microsoft's.
 pub const ACS_EMAIL_SCOPE: &str = "https://communication.azure.com//.default";
 
+/// Storage accounts, in every Azure cloud.
+pub const STORAGE_SCOPE: &str = "https://storage.azure.com/.default";
+
 /// How long a caller waits for a token, the credential's own retries included. The instance metadata service would
 /// otherwise be asked for more than a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "the modules of a test binary are its own")]
 
 mod acs;
+mod book_store;
 mod chaos;
 mod checkout;
 mod contract;
