@@ -1,12 +1,24 @@
-//! Puts what happened to an order on the topic, and tells the caller when that was not possible.
+//! Puts what happened to an order where it cannot be lost, and tells the caller when that was not possible.
+//!
+//! Runs in checkout and cancel. The first place is the topic. When it does not take the event within a few seconds, the second
+//! is the outbox of the order book, from which the function `outbox` puts it onto the topic later. The order book is not
+//! touched as long as the topic takes events. Killed between the two, the process has answered nobody: the caller tries again.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::http::HeaderMap;
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
 
 use crate::{
-    event::{self, Event},
-    orders_topic::{OrdersTopic, Outgoing, PropertyValue, PublishError},
+    App,
+    event::{self, Event, EventKind},
+    orders_topic::{Outgoing, PropertyValue, PublishError},
+    outbox,
     problem::Problem,
     properties::{DIAGNOSTIC_ID, GENERATION, TRACEPARENT},
     request::{LONGEST_BODY, too_large},
@@ -19,16 +31,54 @@ const PROPERTIES: usize = 4 * 1024;
 /// When a storefront should try again if the broker did not say.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// Answers once the broker has the event. The same event has the same message id, however often it is announced.
-pub async fn announce(
-    topic: &OrdersTopic,
-    event: &Event,
-    headers: &HeaderMap,
-) -> Result<(), Problem> {
-    let body = event.to_json();
-    if body.len() + PROPERTIES > LONGEST_BODY {
-        return Err(too_large());
+/// How long a caller waits for the topic where there is a second place: some attempts of a request that takes a few
+/// milliseconds. What comes to light afterwards as sent all the same has the same `MessageId` in the outbox.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// After an event that the topic did not take, the others go to the outbox at once for so long; then one tries again.
+const REST: Duration = Duration::from_secs(10);
+
+/// Until when the topic is not tried, in the memory of one instance. Clones share it.
+#[derive(Clone, Default)]
+pub struct BusRest(Arc<Mutex<Option<Instant>>>);
+
+impl BusRest {
+    /// Whether the topic may be tried. Of those who ask after a rest, one may, and the others only if that goes well.
+    fn admits(&self, now: Instant) -> bool {
+        let mut until = self.lock();
+        match *until {
+            Some(end) if now < end => false,
+            Some(_) => {
+                *until = Some(now + PATIENCE);
+                true
+            }
+            None => true,
+        }
     }
+
+    fn begin(&self, now: Instant) {
+        *self.lock() = Some(now + REST);
+    }
+
+    /// The topic has taken something.
+    pub fn end(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BusRest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BusRest").finish_non_exhaustive()
+    }
+}
+
+/// Answers once the topic or the outbox has the event. The same event has the same message id, however often it is
+/// announced.
+pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(), Problem> {
     let incoming = headers
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
@@ -36,24 +86,92 @@ pub async fn announce(
     if let Some(trace_id) = trace::trace_id(&traceparent) {
         tracing::Span::current().record("trace.id", trace_id);
     }
-    let message = Outgoing {
+    let message = message(event, Some(&traceparent));
+    if message.body.len() + PROPERTIES > LONGEST_BODY {
+        return Err(too_large());
+    }
+    let topic = &app.deliverer.topic;
+    if !app.book().is_kept() {
+        let published = topic.publish(&message).await;
+        return published.map_err(|error| not_taken(&error));
+    }
+    let refused = if app.bus_rest.admits(Instant::now()) {
+        let published = timeout(PATIENCE, topic.publish(&message)).await;
+        match published.unwrap_or_else(|_| Err(out_of_patience())) {
+            Ok(()) => {
+                app.bus_rest.end();
+                return Ok(());
+            }
+            Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_))) => {
+                return Err(not_taken(&error));
+            }
+            Err(error) => {
+                app.bus_rest.begin(Instant::now());
+                error!("the topic does not take events, which go to the outbox: {error}");
+                Some(error)
+            }
+        }
+    } else {
+        None
+    };
+    match outbox::keep(app.book(), event, &traceparent).await {
+        Ok(()) => {
+            info!("the event waits in the outbox");
+            keep_placed(app, event).await;
+            Ok(())
+        }
+        Err(book) => {
+            error!("the outbox does not take the event either: {book}");
+            // Whoever was not tried may be well again.
+            match refused {
+                Some(error) => Err(not_taken(&error)),
+                None => {
+                    let published = topic.publish(&message).await;
+                    published.map_err(|error| not_taken(&error))
+                }
+            }
+        }
+    }
+}
+
+/// As long as the topic does not have the order, nobody else writes it into the order book, where a caller may look for it
+/// or cancel it.
+async fn keep_placed(app: &App, event: &Event) {
+    if event.kind != EventKind::Placed {
+        return;
+    }
+    if let Err(error) = app.book().keep_placed(event).await {
+        warn!("the order is not in the order book before it comes out of the outbox: {error}");
+    }
+}
+
+/// The first copy of what happened.
+pub fn message(event: &Event, traceparent: Option<&str>) -> Outgoing {
+    let mut properties = vec![(GENERATION.to_owned(), PropertyValue::Integer(0))];
+    if let Some(traceparent) = traceparent {
+        for name in [TRACEPARENT, DIAGNOSTIC_ID] {
+            properties.push((name.to_owned(), PropertyValue::Text(traceparent.to_owned())));
+        }
+    }
+    Outgoing {
         message_id: event.id(),
         label: event.kind.name().to_owned(),
         correlation_id: event.order_id().to_string(),
         content_type: event::CONTENT_TYPE.into(),
-        body,
+        body: event.to_json(),
         scheduled_enqueue_time: None,
-        properties: vec![
-            // The first copy of what happened.
-            (GENERATION.to_owned(), PropertyValue::Integer(0)),
-            (
-                TRACEPARENT.to_owned(),
-                PropertyValue::Text(traceparent.clone()),
-            ),
-            (DIAGNOSTIC_ID.to_owned(), PropertyValue::Text(traceparent)),
-        ],
-    };
-    topic.publish(&message).await.map_err(|error| match error {
+        properties,
+    }
+}
+
+fn out_of_patience() -> PublishError {
+    PublishError::Unanswered {
+        reason: format!("it has not taken it within {} s", PATIENCE.as_secs()),
+    }
+}
+
+fn not_taken(error: &PublishError) -> Problem {
+    match error {
         PublishError::TooLarge { .. } => too_large(),
         // Ours to mend, like a missing right, or the bus's; the caller can only come again either way.
         PublishError::Unsendable(_)
@@ -67,5 +185,26 @@ pub async fn announce(
             error.retry_after().unwrap_or(TRY_AGAIN),
             error.to_string(),
         ),
-    })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_that_took_nothing_is_left_alone_and_then_tried_by_one() {
+        let rest = BusRest::default();
+        let now = Instant::now();
+        assert!(rest.admits(now) && rest.admits(now));
+        rest.begin(now);
+        assert!(!rest.admits(now));
+        assert!(!rest.admits(now + REST / 2));
+        assert!(rest.admits(now + REST));
+        assert!(!rest.admits(now + REST));
+        // Whoever tried has gone without a word.
+        assert!(rest.admits(now + REST + PATIENCE));
+        rest.end();
+        assert!(rest.admits(now) && rest.admits(now));
+    }
 }

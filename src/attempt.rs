@@ -9,8 +9,10 @@ use crate::{failure::Failure, outcome::Dead};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
-    /// The recipient was told, or need not be told any more.
+    /// The recipient was told.
     Told,
+    /// The recipient need not be told any more.
+    Overtaken,
     /// No call was made.
     Held(Held),
     Failed(Failure),

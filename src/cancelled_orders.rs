@@ -1,8 +1,8 @@
 //! Who is told by a cancellation, as far as this instance knows.
 //!
 //! A notification that was held up may come after the cancellation has overtaken it. Whoever is told that an order was
-//! cancelled must not be told afterwards that it was placed. What an instance knows is what it has handled itself, and it
-//! forgets it when it ends: the webhooks' `version` is there for the rest.
+//! cancelled must not be told afterwards that it was placed. What an instance knows is what it has handled itself, and
+//! what it asks the order book when a notification is late; where none is kept, the webhooks' `version` is there for the rest.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -10,7 +10,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{event::Event, order::OrderId};
+use time::OffsetDateTime;
+use tracing::warn;
+
+use crate::{
+    delivery::Delivery,
+    event::{Event, EventKind},
+    order::OrderId,
+    order_book::{CANCELLED, OrderBook},
+};
+
+/// Sooner after an event than this, hardly anybody has cancelled the order.
+const PROMPT: time::Duration = time::Duration::minutes(1);
 
 /// The latest so many are remembered, in a few megabytes at the most. That is the cancellations of some days in a
 /// busy shop, and more than what waits on the bus of them.
@@ -30,7 +41,7 @@ struct Known {
 }
 
 impl CancelledOrders {
-    /// Remembers that the customer and the vendors of a cancelled order are told so.
+    /// Remembers that the customer and the vendors of a cancelled order are told so; `cancelled` is any event of it.
     pub fn note(&self, cancelled: &Event) {
         let order_id = cancelled.order_id();
         let lines = &cancelled.order.line_items;
@@ -46,6 +57,25 @@ impl CancelledOrders {
                 && let Some(oldest) = known.oldest_first.pop_front()
             {
                 known.recipients.remove(&oldest);
+            }
+        }
+    }
+
+    /// Asks the order book whether the order of a notification was cancelled, if that can have happened: because the message
+    /// has waited, or comes long after the event. An order book that does not answer is not waited for.
+    pub async fn learn_from(&self, book: &OrderBook, delivery: &Delivery, now: OffsetDateTime) {
+        let event = &delivery.event;
+        let is_prompt = !delivery.has_waited() && now - event.time < PROMPT;
+        if matches!(event.kind, EventKind::Cancelled(_)) || is_prompt || !book.is_kept() {
+            return;
+        }
+        match book.is_known(event.order_id(), CANCELLED).await {
+            Ok(true) => self.note(event),
+            Ok(false) => {}
+            Err(error) => {
+                warn!(
+                    "told without asking the order book whether the order was cancelled: {error}"
+                );
             }
         }
     }

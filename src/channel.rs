@@ -106,7 +106,7 @@ impl Channel {
         let mut has_waited = has_waited;
         loop {
             let Some(call) = call() else {
-                return Attempt::Told;
+                return Attempt::Overtaken;
             };
             let ticket = match self.admit(Instant::now(), has_waited) {
                 Ok(ticket) => ticket,
@@ -261,7 +261,7 @@ mod tests {
                 .replace(false)
                 .then_some(async { Err(failure(Class::Transient)) })
         };
-        assert_eq!(channel.attempt(false, 0.0, call).await, Attempt::Told);
+        assert_eq!(channel.attempt(false, 0.0, call).await, Attempt::Overtaken);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Takes an order: `POST /api/checkout`.
 //!
-//! Runs once per order that a storefront sends. 202 means that the broker has the order, and nothing else was waited
-//! for. A process that is killed before the answer may leave an order on the topic whose customer saw an error: a
+//! Runs once per order that a storefront sends. 202 means that the broker has the order, or while it is down the outbox
+//! ([`crate::announce`]), and nothing else was waited for. A process that is killed before the answer may leave an order on the topic whose customer saw an error: a
 //! storefront that tries again with the same `Idempotency-Key` gets the same order, and the topic drops the duplicate.
 
 use axum::{
@@ -15,20 +15,17 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    App,
     announce::announce,
     event::{self, Event, EventKind},
     order::OrderId,
-    orders_topic::OrdersTopic,
+    order_token::OrderTokens,
     place_order::PlaceOrder,
     problem::Problem,
     request,
 };
 
-pub async fn checkout(
-    State(topic): State<OrdersTopic>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub async fn checkout(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
     request::answer("checkout", &headers, async {
         let body = request::json(&headers, body).await?;
         let key = idempotency_key(&headers)?;
@@ -44,21 +41,27 @@ pub async fn checkout(
             time: now,
             order: order.place(order_id, Some(now)),
         };
-        announce(&topic, &event, &headers).await?;
-        Ok(accepted(&event))
+        announce(&app, &event, &headers).await?;
+        Ok(accepted(&event, app.order_tokens.as_ref()))
     })
     .await
 }
 
-fn accepted(event: &Event) -> impl IntoResponse + use<> {
+fn accepted(event: &Event, tokens: Option<&OrderTokens>) -> impl IntoResponse + use<> {
     let order_id = event.order_id();
     let location = format!("/api/orders/{order_id}");
-    let body: Json<Value> = Json(json!({
+    let mut answer = json!({
         "orderId": order_id,
         "status": "accepted",
         "total": event.order.total,
         "links": { "self": location, "cancel": format!("{location}/cancel") },
-    }));
+    });
+    if let Some(tokens) = tokens {
+        let token = tokens.token(order_id);
+        answer["links"]["status"] = json!(format!("{location}/status?token={token}"));
+        answer["token"] = json!(token);
+    }
+    let body: Json<Value> = Json(answer);
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], body)
 }
 

@@ -22,11 +22,13 @@ Usage: orderup                                 the handler, as the Functions hos
        orderup dead-letters list [FILTER]...
        orderup dead-letters show SEQUENCE|MESSAGE-ID [--audience A] [--body]
        orderup dead-letters replay [FILTER]... [--rate N/s|N/m] [--dry-run]
+       orderup audit [--since 24h] [--json]
        orderup --help | --version
 
-Looks at what could not be delivered to customers and vendors, and sends it to the topic again.
+dead-letters looks at what could not be delivered to customers and vendors, and sends it to the topic again. audit looks
+for orders of which somebody should know who does not, and nothing says why.
 
-Filters:
+Filters of dead-letters:
   --audience customers|vendors   the dead-letter queue of one audience only
   --reason REASON                given up for this reason, in any case
   --vendor ID                    the copy of this vendor only; a first copy is for all vendors of its order, and is not
@@ -49,6 +51,16 @@ Settings: ServiceBusConnection or ServiceBusConnection__fullyQualifiedNamespace,
 Rights: Listen on the queue and the subscription (Azure Service Bus Data Receiver); replay also Send on the topic (Data
 Sender).
 Exit code: 0 done; 1 something failed, was skipped or not reached; 2 wrong arguments; 130 interrupted.
+
+audit                Only reads the order book. A table on a terminal, JSON lines in a pipe; what each finding means, and
+                     what to do, is in docs/AUDIT.md.
+  --since 24h        the orders that were placed not longer ago than that (s, m, h, d)
+  --json             JSON lines on a terminal too
+
+Settings: those of the order book (ORDER_BOOK, AzureWebJobsStorage), TILL, VENDOR_NOTIFY_ON.
+Rights: to read the order book (Storage Blob Data Reader).
+Exit code: 0 everybody was told, or waits, or was given up as a dead letter (these are listed: see dead-letters); 1 something
+is missing or wrong, or the order book cannot be read; 2 wrong arguments.
 ";
 
 /// How many rows a list has that does not say so.
@@ -56,6 +68,9 @@ const LIST_LIMIT: usize = 100;
 
 /// 10 a second: a provider that has just come back is not run over.
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How far back an audit looks that does not say so.
+const AUDIT_SINCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// 1000 a second: one message after the other never gets there.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
@@ -65,6 +80,15 @@ pub enum Command {
     Help,
     Version,
     DeadLetters(DeadLetters),
+    Audit(Audit),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// How long ago an order may have been placed.
+    pub since: Duration,
+    /// Even on a terminal.
+    pub json: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -128,6 +152,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
     let mut given = Vec::new();
     let mut filter = Filter::default();
     let (mut limit, mut interval) = (None, DEFAULT_INTERVAL);
+    let mut since = AUDIT_SINCE;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -136,13 +161,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
             Long(name) => {
                 let name = format!("--{name}");
                 match name.as_str() {
-                    "--body" | "--dry-run" => {}
+                    "--body" | "--dry-run" | "--json" => {}
                     "--audience" => filter.audience = Some(audience(&value(&mut parser)?)?),
                     "--reason" => filter.reason = Some(value(&mut parser)?),
                     "--vendor" => filter.vendor = Some(value(&mut parser)?),
                     "--older-than" => filter.older_than = Some(age(&value(&mut parser)?)?),
                     "--newer-than" => filter.newer_than = Some(age(&value(&mut parser)?)?),
                     "--limit" => limit = Some(parser.value()?.parse::<NonZeroUsize>()?.get()),
+                    "--since" => since = age(&value(&mut parser)?)?,
                     "--rate" => interval = rate(&value(&mut parser)?)?,
                     _ => return Err(UsageError::UnknownOption(name)),
                 }
@@ -152,13 +178,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
         }
     }
     let has = |option: &str| given.iter().any(|name| name == option);
-    let only = |allowed: &[&str], command: DeadLetters| match given
+    let allowing = |allowed: &[&str], command: Command| match given
         .iter()
         .find(|name| !allowed.contains(&name.as_str()))
     {
-        None => Ok(Command::DeadLetters(command)),
+        None => Ok(command),
         Some(name) => Err(UsageError::UnknownOption(name.clone())),
     };
+    let only = |allowed: &[&str], command| allowing(allowed, Command::DeadLetters(command));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["dead-letters", "list"] => only(
@@ -185,10 +212,18 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
                 dry_run: has("--dry-run"),
             },
         ),
+        ["audit"] => {
+            let json = has("--json");
+            allowing(
+                &["--since", "--json"],
+                Command::Audit(Audit { since, json }),
+            )
+        }
         ["dead-letters", "show"] => Err(UsageError::NothingToShow),
         [] | ["dead-letters"] => Err(UsageError::NoCommand),
         ["dead-letters", "list" | "replay" | "show", .., word]
         | ["dead-letters", word, ..]
+        | ["audit", word, ..]
         | [word, ..] => Err(UsageError::UnknownWord(word.to_owned())),
     }
 }
@@ -296,6 +331,17 @@ mod tests {
     }
 
     #[test]
+    fn an_audit_looks_a_day_back_unless_told() {
+        let audit = |arguments: &str| match read(arguments) {
+            Ok(Command::Audit(Audit { since, json })) => (since.as_secs(), json),
+            other => panic!("{arguments}: {other:?}"),
+        };
+        assert_eq!(audit("audit"), (86_400, false));
+        assert_eq!(audit("audit --since 7d --json"), (604_800, true));
+        assert_eq!(audit("--since=90s audit"), (90, false));
+    }
+
+    #[test]
     fn help_and_version_are_found_anywhere() {
         for arguments in [
             "-h",
@@ -328,6 +374,13 @@ mod tests {
             ("dead-letters list --limit 0", "0"),
             ("dead-letters list --limit", "--limit"),
             ("dead-letters list --dry-run=x", "--dry-run"),
+            ("dead-letters list --since 2h", "--since"),
+            ("dead-letters replay --json", "--json"),
+            ("audit everything", "everything"),
+            ("audit --since", "--since"),
+            ("audit --since yesterday", "yesterday"),
+            ("audit --limit 7", "--limit"),
+            ("audit --json=x", "--json"),
         ] {
             let error = read(arguments).unwrap_err().to_string();
             assert!(error.contains(named), "{arguments}: {error}");

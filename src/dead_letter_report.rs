@@ -181,7 +181,10 @@ impl Report {
         self.erase_progress();
         if self.terminal {
             let rows: Vec<_> = dead_letters.iter().map(|it| cells(it, now)).collect();
-            return print(&table(&rows));
+            if rows.is_empty() {
+                return print("no dead letters\n");
+            }
+            return print(&table(HEADINGS, &rows));
         }
         let lines = dead_letters.iter().map(|it| line(&row(it, now)));
         print(&lines.collect::<String>())
@@ -309,7 +312,7 @@ impl Default for Report {
     }
 }
 
-fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
@@ -321,7 +324,7 @@ fn tell(text: &str) {
 }
 
 /// One JSON object and the end of its line.
-fn line(value: &impl Serialize) -> String {
+pub(crate) fn line(value: &impl Serialize) -> String {
     // Nothing here has a key that is not text, or a number that JSON can't have.
     serde_json::to_string(value).unwrap_or_default() + "\n"
 }
@@ -357,11 +360,9 @@ fn cells(dead_letter: &DeadLetter, now: SystemTime) -> [String; 9] {
     cells.map(|cell| cut(&plain(&cell)))
 }
 
-fn table(rows: &[[String; 9]]) -> String {
-    if rows.is_empty() {
-        return "no dead letters\n".to_owned();
-    }
-    let headings = HEADINGS.map(str::to_owned);
+/// The headings, and a line for each row, with everything below its heading.
+pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let headings = headings.map(str::to_owned);
     let lines = || std::iter::once(&headings).chain(rows);
     let width = |column: usize| {
         lines()
@@ -369,7 +370,7 @@ fn table(rows: &[[String; 9]]) -> String {
             .max()
             .unwrap_or_default()
     };
-    let widths: [usize; 9] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for line in lines() {
         let padded = line.iter().zip(widths);
@@ -383,7 +384,7 @@ fn table(rows: &[[String; 9]]) -> String {
 }
 
 /// `45s`, `12m`, `7h`, `3d`: one number is enough to see which ones belong together.
-fn short(age: Duration) -> String {
+pub(crate) fn short(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -393,7 +394,7 @@ fn short(age: Duration) -> String {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     if text.chars().count() <= LONGEST_CELL {
         return text.to_owned();
     }
@@ -401,7 +402,7 @@ fn cut(text: &str) -> String {
 }
 
 /// The text without what moves the cursor, changes colours or turns the direction of writing around.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let acts = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -442,11 +443,10 @@ mod tests {
         let one_line: &str = Box::leak(BROKER.replace('\n', "").into_boxed_str());
         let rows = [cells(&dead_letter(one_line, "busy: 503"), now)];
         assert_eq!(
-            table(&rows),
+            table(HEADINGS, &rows),
             "SEQUENCE  AUDIENCE  VENDOR  ORDER  LABEL         REASON  AGE  FAILURES  LAST ERROR\n\
              17        vendors   -       o-1    order.placed  -       2h   3         busy: 503\n"
         );
-        assert_eq!(table(&[]), "no dead letters\n");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::join_all, stream};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span};
@@ -29,13 +29,14 @@ use crate::{
     failure::Failure,
     history::{History, Standing},
     invocation::{Invocation, id, millis},
+    order_book::OrderBook,
     orders_topic::{OrdersTopic, Outgoing, PublishError},
     outcome::{Dead, Outcome, Reason, decide},
     patience::publish_patiently,
     redelivery::{Audience, Content, Original},
     retry,
     retry_policy::RetryPolicy,
-    trace,
+    told, trace,
 };
 
 /// What the host takes for success. An empty 2xx would hang the invocation until the host ends the process
@@ -50,6 +51,7 @@ const COPIES_AT_ONCE: usize = 32;
 pub struct Deliverer {
     pub topic: OrdersTopic,
     pub policy: RetryPolicy,
+    pub book: OrderBook,
     /// How long after its begin an invocation still tries to get its copies onto the bus: [`crate::patience::PUBLISH_UNTIL`].
     pub publish_until: Duration,
 }
@@ -77,6 +79,11 @@ impl Delivery {
         &self.message.history
     }
 
+    /// Where it belongs in the trace of its order.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.message.traceparent.as_deref()
+    }
+
     /// Whether an earlier attempt may have reached the recipient without our knowing.
     pub fn may_be_there(&self) -> bool {
         let history = self.history();
@@ -96,6 +103,9 @@ pub struct Told {
     pub vendor: Option<String>,
     pub attempt: Attempt,
 }
+
+/// What becomes of the message for each recipient.
+pub type Outcomes = Vec<(Option<String>, Outcome)>;
 
 /// Makes the attempt, in which a bug must end like any other failure: with an outcome, and a line in the log.
 pub async fn caught(attempt: impl Future<Output = Attempt>) -> Attempt {
@@ -154,6 +164,7 @@ impl Deliverer {
                 }
             };
             let policy = &self.policy;
+            let mut settled = None;
             let (copies, summary) = match Event::from_json(message.body.as_bytes()) {
                 Ok(event) => {
                     tracing::Span::current()
@@ -164,13 +175,19 @@ impl Deliverer {
                         None => tell(Arc::clone(&delivery)).await,
                     };
                     let now = OffsetDateTime::now_utc();
-                    delivery.settle(audience, told, policy, now, retry::chance)
+                    let (copies, summary, outcomes) =
+                        delivery.settle(audience, told, policy, now, retry::chance);
+                    settled = Some((delivery, outcomes));
+                    (copies, summary)
                 }
                 Err(error) => message.condemn(audience, &error, OffsetDateTime::now_utc()),
             };
             let published = self.publish_all(copies, started).await;
             match published {
                 Ok(()) => {
+                    if let Some((delivery, outcomes)) = settled {
+                        self.keep(audience, &delivery, &outcomes).await;
+                    }
                     summary.log(function, duration_ms());
                     completed()
                 }
@@ -186,6 +203,18 @@ impl Deliverer {
         }
         .instrument(span)
         .await
+    }
+
+    /// Tells the order book what goes on in copies, or was given up. It is kept once the copies are on the bus: a process that
+    /// is killed in between repeats it all.
+    async fn keep(&self, audience: Audience, delivery: &Delivery, outcomes: &Outcomes) {
+        if audience == Audience::Book {
+            return;
+        }
+        let kept = outcomes.iter().map(|(vendor, outcome)| {
+            told::keep(&self.book, delivery, audience, vendor.as_deref(), outcome)
+        });
+        join_all(kept).await;
     }
 
     async fn publish_all(
@@ -311,7 +340,7 @@ impl Delivery {
         Self { event, message }
     }
 
-    /// The copies in which the message goes on, and what to say about it. `chance` gives numbers from 0 to 1.
+    /// The copies in which the message goes on, and what to say and to keep about it. `chance` gives numbers from 0 to 1.
     pub fn settle(
         &self,
         audience: Audience,
@@ -319,21 +348,23 @@ impl Delivery {
         policy: &RetryPolicy,
         now: OffsetDateTime,
         chance: impl Fn() -> f64,
-    ) -> (Vec<Outgoing>, Summary) {
+    ) -> (Vec<Outgoing>, Summary, Outcomes) {
         let original = self.message.original(Content::Event(&self.event), audience);
         let mut summary = Summary::default();
         let mut copies = Vec::new();
+        let mut outcomes = Vec::new();
         for Told { vendor, attempt } in told {
-            let vendor = vendor.as_deref();
             let outcome = decide(attempt, self.history(), policy, now, chance());
-            summary.add(vendor, &outcome);
-            copies.extend(original.copy_for(vendor, &outcome, now));
+            summary.add(vendor.as_deref(), &outcome);
+            copies.extend(original.copy_for(vendor.as_deref(), &outcome, now));
+            outcomes.push((vendor, outcome));
         }
-        (copies, summary)
+        (copies, summary, outcomes)
     }
 }
 
-fn completed() -> Response {
+/// What completes the host's invocation.
+pub fn completed() -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (StatusCode::OK, content_type, COMPLETED).into_response()
 }

@@ -3,18 +3,20 @@
 //! This crate is the custom handler behind the Azure Functions host, which posts each invocation to a route that has
 //! the function's name. The modules, from the outside in:
 //!
-//! - the functions, one file each: [`checkout`], [`cancel`], [`notify`], [`vendor_notify`];
+//! - the functions, one file each: [`checkout`], [`cancel`], [`order_status`], [`notify`], [`vendor_notify`], [`till`], [`book`],
+//!   [`outbox`];
 //! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers);
 //! - a triggered delivery from end to end: [`delivery`], which asks [`history`] what a message's past is, [`outcome`] what
 //!   becomes of it, and [`redelivery`] for the copies in which it goes on, which [`patience`] puts onto the bus;
 //! - when anybody may be called: [`channel`], with its [`breaker`] and [`rate_limit`], and [`retry_policy`];
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
-//! - the way out: [`orders_topic`], [`email`] and its providers, [`webhook`];
-//! - for operators, in another process of the same binary: [`command_line`], [`dead_letters`].
+//! - what is known of an order: [`order_book`], [`told`] and [`timeline`], as objects of the [`book_store`];
+//! - the way out: [`announce`], [`orders_topic`], [`email`] and its providers, [`webhook`], the tills [`square`] and [`pos`];
+//! - for operators, in another process of the same binary: [`command_line`], [`dead_letters`], [`audit`].
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRef, Request},
+    extract::{DefaultBodyLimit, Request},
     http::{StatusCode, Uri},
     middleware::map_request,
     routing::{get, post},
@@ -23,8 +25,12 @@ use axum::{
 pub mod acs;
 pub mod announce;
 pub mod attempt;
+pub mod audit;
+pub mod audit_report;
+pub mod audit_verdict;
 pub mod blob_container;
 pub mod blob_list;
+pub mod book;
 pub mod book_folder;
 pub mod book_path;
 pub mod book_pause;
@@ -60,9 +66,13 @@ pub mod json;
 pub mod locale;
 pub mod notify;
 pub mod order;
+pub mod order_book;
 pub mod order_email;
 mod order_email_words;
+pub mod order_status;
+pub mod order_token;
 pub mod orders_topic;
+pub mod outbox;
 pub mod outcome;
 pub mod patience;
 pub mod place_order;
@@ -86,22 +96,37 @@ pub mod square;
 mod square_errors;
 pub mod storage_account;
 pub mod store_error;
+pub mod till;
 pub mod till_error;
+mod till_facts;
+mod till_pos;
+mod till_square;
+pub mod timeline;
+pub mod told;
 pub mod trace;
 pub mod vendor_notify;
+pub mod vendor_notify_on;
 pub mod vendors;
 pub mod webhook;
 
+use tracing::{info, warn};
+
+use announce::BusRest;
+use book_store::BookStore;
 use cancelled_orders::CancelledOrders;
 use channel::Channel;
 use config::{ConfigError, Settings};
 use connection::TopicSettings;
 use delivery::Deliverer;
 use email::EmailSender;
+use order_book::OrderBook;
+use order_token::OrderTokens;
 use orders_topic::OrdersTopic;
 use problem::Problem;
 use rate_limit::RateLimit;
 use retry_policy::RetryPolicy;
+use till::Till;
+use vendor_notify_on::VendorNotifyOn;
 use vendors::Vendors;
 use webhook::WebhookClient;
 
@@ -118,52 +143,84 @@ pub struct App {
     pub vendors: Vendors,
     pub webhooks: WebhookClient,
     pub cancelled_orders: CancelledOrders,
+    pub vendor_notify_on: VendorNotifyOn,
+    pub bus_rest: BusRest,
+    pub till: Option<Till>,
+    pub till_channel: Channel,
+    /// Without them nobody but the holders of a key may ask for an order's status.
+    pub order_tokens: Option<OrderTokens>,
 }
 
 impl App {
     /// Reads all settings, without touching the network. Every setting that is missing or wrong is told at once.
     pub fn from_settings(settings: &Settings) -> Result<Self, Vec<ConfigError>> {
         let http = http_client::outgoing(settings).map_err(|error| vec![error])?;
-        let topic = TopicSettings::read(settings);
-        let policy = RetryPolicy::from_settings(settings);
-        let emails = EmailSender::from_settings(settings, &http);
+        let mut errors = Vec::new();
+        let topic = usable(TopicSettings::read(settings), &mut errors);
+        let policy = usable(RetryPolicy::from_settings(settings), &mut errors);
         // The others are read all the same, so that every mistake is told.
         let any_policy = policy.clone().unwrap_or_default();
-        let vendors = Vendors::from_settings(settings, &any_policy);
-        let default_limit = emails
+        let emails = usable(EmailSender::from_settings(settings, &http), &mut errors);
+        let limit = emails
             .as_ref()
             .map_or("none", EmailSender::default_rate_limit);
-        let limit = RateLimit::from_settings(settings, default_limit);
-        match (topic, policy, emails, vendors, limit) {
-            (Ok(topic), Ok(policy), Ok(emails), Ok(vendors), Ok(limit)) => Ok(Self {
-                email_channel: Channel::new("the email provider", &policy, Some(limit)),
+        let limit = usable(RateLimit::from_settings(settings, limit), &mut errors);
+        let vendors = usable(Vendors::from_settings(settings, &any_policy), &mut errors);
+        let book = usable(BookStore::from_settings(settings, &http), &mut errors);
+        let has_book = !matches!(book, Some(None));
+        let till = usable(Till::from_settings(settings, &http, has_book), &mut errors);
+        let has_till = Till::is_configured(settings);
+        let notify_on = VendorNotifyOn::from_settings(settings, has_till);
+        let notify_on = usable(notify_on, &mut errors);
+        let order_tokens = usable(OrderTokens::from_settings(settings), &mut errors);
+        let app = || {
+            let policy = policy?;
+            Some(Self {
+                email_channel: Channel::new("the email provider", &policy, Some(limit?)),
+                till_channel: Channel::new("the till", &policy, None),
                 deliverer: Deliverer {
-                    topic: OrdersTopic::new(&topic, &http),
+                    topic: OrdersTopic::new(&topic?, &http),
                     policy,
+                    book: OrderBook::new(book?),
                     publish_until: patience::PUBLISH_UNTIL,
                 },
-                emails,
-                vendors,
+                emails: emails?,
+                vendors: vendors?,
                 webhooks: WebhookClient::new(webhook::TIMEOUT),
                 cancelled_orders: CancelledOrders::default(),
-            }),
-            (topic, policy, emails, vendors, limit) => Err([
-                topic.err(),
-                policy.err(),
-                emails.err(),
-                vendors.err(),
-                limit.err(),
-            ]
-            .into_iter()
-            .flatten()
-            .collect()),
-        }
+                vendor_notify_on: notify_on?,
+                bus_rest: BusRest::default(),
+                till: till?,
+                order_tokens: order_tokens?,
+            })
+        };
+        app().ok_or(errors)
     }
 }
 
-impl FromRef<App> for OrdersTopic {
-    fn from_ref(app: &App) -> Self {
-        app.deliverer.topic.clone()
+/// The setting's value; what is wrong with it goes to the errors.
+fn usable<T>(read: Result<T, ConfigError>, errors: &mut Vec<ConfigError>) -> Option<T> {
+    read.map_err(|error| errors.push(error)).ok()
+}
+
+impl App {
+    pub fn book(&self) -> &OrderBook {
+        &self.deliverer.book
+    }
+
+    /// Says once, at start, which functions have nothing to do.
+    pub fn announce_what_is_off(&self) {
+        if self.till.is_none() {
+            info!(
+                "no till is configured (TILL): the function till completes its messages and does nothing"
+            );
+        }
+        if !self.book().is_kept() {
+            warn!(
+                "no order book is kept (ORDER_BOOK, AzureWebJobsStorage): orders have no status, are cancelled by their \
+                 snapshot only, and are refused while Service Bus is down"
+            );
+        }
     }
 }
 
@@ -190,16 +247,25 @@ fn canonical(uri: &Uri) -> Option<Uri> {
     if !path.starts_with("/api/") || path == uri.path() {
         return None;
     }
-    path.parse().ok()
+    match uri.query() {
+        Some(query) => format!("{path}?{query}").parse().ok(),
+        None => path.parse().ok(),
+    }
 }
 
 fn routes(app: App) -> Router {
+    let order_status = get(order_status::order_status);
     Router::new()
         .route("/", get(ready))
         .route("/api/checkout", post(checkout::checkout))
         .route("/api/orders/{order_id}/cancel", post(cancel::cancel))
+        .route("/api/orders/{order_id}", get(order_status::order))
+        .route("/api/orders/{order_id}/status", order_status)
         .route("/notify", post(notify::notify))
         .route("/vendor-notify", post(vendor_notify::vendor_notify))
+        .route("/till", post(till::till))
+        .route("/book", post(book::book))
+        .route("/outbox", post(outbox::outbox))
         .layer(DefaultBodyLimit::max(LONGEST_ENVELOPE))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is nothing here."))
         .method_not_allowed_fallback(async || {

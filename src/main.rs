@@ -10,7 +10,7 @@ use std::{
 };
 
 use orderup::{
-    App,
+    App, audit,
     command_line::{self, Command},
     config::{ConfigError, Settings},
     dead_letters, router,
@@ -69,6 +69,7 @@ async fn command(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }));
     let (text, code) = match command_line::parse(arguments) {
         Ok(Command::DeadLetters(command)) => return dead_letters::run(command).await,
+        Ok(Command::Audit(command)) => return audit::run(command).await,
         Ok(Command::Help) => (command_line::USAGE.to_owned(), ExitCode::SUCCESS),
         Ok(Command::Version) => {
             let version = concat!("orderup ", env!("CARGO_PKG_VERSION"), "\n");
@@ -109,6 +110,7 @@ async fn serve() -> Result<(), Vec<String>> {
     let stop =
         stop(stopping).map_err(|error| vec![format!("signals cannot be received: {error}")])?;
     info!("listening on {address}");
+    app.announce_what_is_off();
     tokio::select! {
         served = axum::serve(listener, router(app)).with_graceful_shutdown(stop) => {
             served.map_err(|error| vec![error.to_string()])?;

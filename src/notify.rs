@@ -1,9 +1,10 @@
-//! Tells the customer that their order was placed or cancelled.
+//! Tells the customer that their order was placed, confirmed or cancelled.
 //!
 //! Runs once per delivery of a message from the queue `notifications` (see `notify/function.json`), to which the
-//! subscription `customers` forwards. An email that the provider does not take now comes again as a scheduled copy. A
-//! process that is killed after the provider took the email sends it again when the message comes back: with the same key,
-//! by which a provider that knows keys drops the duplicate; ACS is asked first.
+//! subscription `customers` forwards. An email that the provider does not take now comes again as a scheduled copy. What the
+//! order book has as sent is not sent again ([`crate::told`]). A process that is killed after the provider took the email,
+//! and before the book knows, sends it again when the message comes back: with the same key, by which a provider that knows
+//! keys drops the duplicate; ACS is asked first.
 
 use axum::{body::Bytes, extract::State, http::HeaderMap, response::Response};
 use time::{Duration, OffsetDateTime};
@@ -19,6 +20,7 @@ use crate::{
     order_email,
     redelivery::Audience,
     retry,
+    told::{self, Notification},
 };
 
 /// An email that was held up for longer says so.
@@ -44,19 +46,28 @@ pub async fn notify(State(app): State<App>, headers: HeaderMap, body: Bytes) -> 
 
 async fn tell(app: &App, delivery: &Delivery) -> Attempt {
     let event = &delivery.event;
-    let is_late = is_late(event.time, OffsetDateTime::now_utc());
+    let now = OffsetDateTime::now_utc();
+    let is_late = is_late(event.time, now);
     let written = &email(event, is_late);
-    app.email_channel
-        .attempt(delivery.has_waited(), retry::chance(), || {
-            if is_overtaken(&app.cancelled_orders, event) {
-                info!("the order was cancelled meanwhile, of which the customer is told instead");
-                return None;
-            }
-            let otherwise = move || email(event, !is_late);
-            let may_be_there = delivery.may_be_there();
-            Some(app.emails.attempt(written, otherwise, may_be_there))
-        })
-        .await
+    app.cancelled_orders
+        .learn_from(app.book(), delivery, now)
+        .await;
+    let notification = Notification::new(Audience::Customers, None, event);
+    told::once(app.book(), &notification, delivery, async |may_be_there| {
+        app.email_channel
+            .attempt(delivery.has_waited(), retry::chance(), || {
+                if is_overtaken(&app.cancelled_orders, event) {
+                    info!(
+                        "the order was cancelled meanwhile, of which the customer is told instead"
+                    );
+                    return None;
+                }
+                let otherwise = move || email(event, !is_late);
+                Some(app.emails.attempt(written, otherwise, may_be_there))
+            })
+            .await
+    })
+    .await
 }
 
 /// Whether the customer is told by a cancellation that this instance knows; it gets to know this one.

@@ -41,6 +41,17 @@ pub struct Order {
     pub partner: Option<String>,
 }
 
+impl Order {
+    /// The same for everybody but the till, who has no use for the payment token. That the shop has the money already is
+    /// no token, and stays.
+    pub fn without_payment_token(&self) -> Self {
+        Self {
+            payment: self.payment.clone().filter(Payment::is_external),
+            ..self.clone()
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Serialize)]
 pub struct Customer {
     pub name: String,

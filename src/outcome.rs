@@ -72,6 +72,13 @@ pub enum Reason {
     EmailKnown,
     /// The vendor is not in `VENDORS_FILE`, or not in the order.
     UnknownVendor,
+    /// The till will never take this order as it is written; the order is not cancelled.
+    TillRefused,
+    /// The payment token was good only for a while, or for one attempt, and it was our delay that used that up; the order is
+    /// not cancelled.
+    PaymentLapsed,
+    /// The order was cancelled after it had gone to the till.
+    CancelledTooLate,
     /// Its property `audience` names another one than that of the queue or subscription that it came to.
     WrongAudience,
     /// `RETRY_DEADLINE` has passed without success.
@@ -85,6 +92,9 @@ impl Reason {
             Self::EmailRefused => "EmailRefused",
             Self::EmailKnown => "EmailKnown",
             Self::UnknownVendor => "UnknownVendor",
+            Self::TillRefused => "TillRefused",
+            Self::PaymentLapsed => "PaymentLapsed",
+            Self::CancelledTooLate => "CancelledTooLate",
             Self::WrongAudience => "WrongAudience",
             Self::DeadlineExceeded => "DeadlineExceeded",
         }
@@ -111,7 +121,7 @@ pub fn decide(
 ) -> Outcome {
     let random = random.clamp(0.0, 1.0);
     match attempt {
-        Attempt::Told => Outcome::Delivered,
+        Attempt::Told | Attempt::Overtaken => Outcome::Delivered,
         Attempt::Impossible(dead) => Outcome::Dead(dead),
         Attempt::Held(held) => held_back(held, history, policy, now, random),
         Attempt::Failed(failure) => failed(&failure, history, policy, now, random),

@@ -221,7 +221,7 @@ fn read_line_item(fields: &Fields<'_>, errors: &mut FieldErrors) -> Option<LineI
     let vendor_id = fields.text("vendorId", 64, errors).and_then(|id| {
         let valid = is_vendor_id(&id);
         if !valid {
-            let detail = "should be made of letters, digits, `.`, `_` and `-`";
+            let detail = "should be made of letters, digits, `_`, `-` and, not at its ends, `.`";
             errors.add(fields.pointer("vendorId"), detail);
         }
         let id = valid.then_some(id)?;
@@ -244,9 +244,11 @@ fn read_line_item(fields: &Fields<'_>, errors: &mut FieldErrors) -> Option<LineI
     })
 }
 
-/// Whether the text can be a vendor's id: it becomes part of message ids and properties.
+/// Whether the text can be a vendor's id: it becomes part of message ids, properties and paths.
 pub fn is_vendor_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
+        && !text.starts_with('.')
+        && !text.ends_with('.')
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))

@@ -1,9 +1,12 @@
-//! Tells the vendors of an order that it was placed or cancelled.
+//! Tells the vendors of an order that there is one for them, or that it was cancelled.
 //!
 //! Runs once per delivery of a message from the subscription `vendors` (see `vendor-notify/function.json`). Each
 //! vendor in the order gets one signed webhook with its own lines only, all of them at the same time. A vendor that
 //! cannot be told now gets a copy of its own, which comes later and concerns no one else. A process that is killed
-//! before the end tells all of them again, under the webhook ids that they know.
+//! before the end tells those of them again whom the order book does not have as told, under the webhook ids that they know.
+//!
+//! They are told when the order is placed or when it is confirmed, as `VENDOR_NOTIFY_ON` says; of a cancellation only if they
+//! may know of the order.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -26,6 +29,8 @@ use crate::{
     outcome::{Dead, Reason},
     redelivery::Audience,
     retry,
+    told::{self, Notification},
+    vendor_notify_on::VendorNotifyOn,
     vendors::Vendor,
     webhook::Webhook,
 };
@@ -35,6 +40,9 @@ const WEBHOOKS: Uuid = Uuid::from_u128(0x2b6c_9d1e_47a3_4f58_8e21_0c94_d7b5_36fa
 
 pub async fn vendor_notify(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
     let tell_vendors = async |delivery: Arc<Delivery>| {
+        if !app.vendor_notify_on.tells_of(&delivery.event.kind) {
+            return Vec::new();
+        }
         let tell = async |vendor_id: &str| Told {
             attempt: caught(tell(&app, &delivery, vendor_id)).await,
             vendor: Some(vendor_id.to_owned()),
@@ -68,6 +76,16 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
         let description = format!("the vendor {vendor_id} is not in {place}");
         return Attempt::Impossible(Dead::new(Reason::UnknownVendor, description));
     };
+    if let EventKind::Cancelled(_) = event.kind
+        && app.vendor_notify_on == VendorNotifyOn::Confirmed
+        && !told::may_know_of(app.book(), vendor_id, event).await
+    {
+        // It is cancelled before it was confirmed, and so they never heard of it.
+        return Attempt::Overtaken;
+    }
+    app.cancelled_orders
+        .learn_from(app.book(), delivery, OffsetDateTime::now_utc())
+        .await;
     let is_overtaken = || {
         let is_overtaken = is_overtaken(&app.cancelled_orders, event, vendor_id);
         if is_overtaken {
@@ -80,17 +98,22 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
     };
     if vendor.is_parked {
         return match is_overtaken() {
-            true => Attempt::Told,
+            true => Attempt::Overtaken,
             false => Attempt::Held(Held::Parked),
         };
     }
     let webhook = &webhook(event, vendor_id, lines);
-    vendor
-        .channel
-        .attempt(delivery.has_waited(), retry::chance(), || {
-            (!is_overtaken()).then(|| deliver(app, vendor, webhook))
-        })
-        .await
+    let notification = Notification::new(Audience::Vendors, Some(vendor_id), event);
+    // A vendor knows a webhook by its id, so that nobody need ask whether an earlier one has come.
+    told::once(app.book(), &notification, delivery, async |_| {
+        vendor
+            .channel
+            .attempt(delivery.has_waited(), retry::chance(), || {
+                (!is_overtaken()).then(|| deliver(app, vendor, webhook))
+            })
+            .await
+    })
+    .await
 }
 
 async fn deliver(app: &App, vendor: &Vendor, webhook: &Webhook) -> Result<(), Failure> {

@@ -58,7 +58,12 @@ fn the_projects_own_topology_is_valid() {
         .collect();
     assert_eq!(
         names,
-        [("customers", Some("notifications")), ("vendors", None)]
+        [
+            ("customers", Some("notifications")),
+            ("vendors", None),
+            ("till", None),
+            ("book", None)
+        ]
     );
     for subscription in &orders.subscriptions {
         assert!(subscription.queue.dead_lettering_on_message_expiration);

@@ -17,6 +17,9 @@ use crate::{
     world::World,
 };
 
+/// Who is told of what happened. Till and order book keep what they know in the book, of which there is none here.
+pub const AUDIENCES: [Audience; 2] = [Audience::Customers, Audience::Vendors];
+
 pub struct Bus {
     pub namespace: Namespace,
     pub topic: EntityPath,
@@ -25,11 +28,22 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// The topology that the product ships.
+    /// The topology that the product ships, without the subscriptions of which nobody is told.
     pub fn new(rng: &mut Rng) -> Self {
-        let topology = include_str!("../../servicebus.json");
-        let topology =
-            Topology::parse(topology, "servicebus.json").expect("it is checked elsewhere");
+        let mut topology: serde_json::Value =
+            serde_json::from_str(include_str!("../../servicebus.json")).expect("it is JSON");
+        topology
+            .pointer_mut("/UserConfig/Namespaces/0/Topics/0/Subscriptions")
+            .and_then(serde_json::Value::as_array_mut)
+            .expect("the topic has subscriptions")
+            .retain(|subscription| {
+                AUDIENCES
+                    .map(Audience::name)
+                    .iter()
+                    .any(|name| subscription["Name"] == *name)
+            });
+        let topology = Topology::parse(&topology.to_string(), "servicebus.json")
+            .expect("it is checked elsewhere");
         let mut ids = rng.fork();
         let namespace = Namespace::new(&topology, move || Uuid::from_u128(ids.u128(..)))
             .expect("it is checked elsewhere");
@@ -43,7 +57,9 @@ impl Bus {
     pub fn entity(audience: Audience) -> EntityPath {
         match audience {
             Audience::Customers => path("notifications"),
-            Audience::Vendors => path("orders/Subscriptions/vendors"),
+            Audience::Vendors | Audience::Till | Audience::Book => {
+                path(&format!("orders/Subscriptions/{}", audience.name()))
+            }
         }
     }
 }

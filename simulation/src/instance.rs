@@ -144,7 +144,7 @@ impl Instance {
             deliveries: Cell::new(0),
             emails: RefCell::default(),
         });
-        for audience in [Audience::Customers, Audience::Vendors] {
+        for audience in bus::AUDIENCES {
             let pump = Rc::clone(&instance).pump(audience);
             instance.spawn(pump);
         }
@@ -260,10 +260,11 @@ impl Instance {
                         attempt: self.tell_customer(&delivery, id).await,
                     }],
                     Audience::Vendors => self.tell_vendors(&delivery, id).await,
+                    Audience::Till | Audience::Book => Vec::new(),
                 };
                 self.crash_point().await;
                 let (policy, now) = (&self.world.policy, self.world.clock.now());
-                let (copies, _) =
+                let (copies, _, _) =
                     delivery.settle(audience, told, policy, now, || self.world.chance());
                 self.publish_all(id, &received, &delivery, copies, started)
                     .await

@@ -17,11 +17,10 @@ use std::{rc::Rc, time::Duration};
 
 use fastrand::Rng;
 use orderup::{
-    event::{Event, EventKind},
+    event::{Cancellation, Event, EventKind},
     order::OrderId,
     place_order::PlaceOrder,
     properties::DEAD_LETTER_REASON,
-    redelivery::Audience,
 };
 use serde_json::json;
 use servicebus_emulator::{Message, Value};
@@ -135,9 +134,10 @@ async fn place(world: Rc<World>, planned: PlannedOrder) {
     if let Some(after) = planned.cancelled_after {
         tokio::time::sleep(after).await;
         let cancelled = Event {
-            kind: EventKind::Cancelled {
+            kind: EventKind::Cancelled(Cancellation {
                 reason: "changed their mind".to_owned(),
-            },
+                not_charged: false,
+            }),
             time: world.clock.now(),
             ..placed
         };
@@ -171,7 +171,7 @@ fn announce(world: &World, planned: &PlannedOrder, event: &Event) -> bool {
 fn report(world: &World) -> Report {
     let mut dead = Vec::new();
     let mut ledger = world.ledger.borrow_mut();
-    for audience in [Audience::Customers, Audience::Vendors] {
+    for audience in bus::AUDIENCES {
         for letter in operator::dead_letters(world, audience) {
             dead.extend(operator::notifications(audience, &letter));
             // Ten kills, or ten times four minutes without the bus, use up a delivery count as well.

@@ -12,7 +12,7 @@ use serde_json::json;
 use servicebus_emulator::{EntityPath, Message, MessageState, ReceivedMessage, Value};
 
 use crate::{
-    bus::{self, Bus},
+    bus::{self, AUDIENCES, Bus},
     ledger::Notification,
     scenario::VENDORS,
     world::World,
@@ -46,7 +46,7 @@ const TOOLS: [Tool; 6] = [
 
 /// Re-sends some of the dead letters.
 pub fn replay(world: &Rc<World>) {
-    for audience in [Audience::Customers, Audience::Vendors] {
+    for audience in AUDIENCES {
         for dead in dead_letters(world, audience) {
             if world.chance() < 0.5 {
                 let tool = TOOLS[world.random(|rng| rng.usize(0..TOOLS.len()))];
@@ -85,6 +85,7 @@ pub fn notifications(audience: Audience, dead: &ReceivedMessage) -> Vec<Notifica
                     .any(|line| line.vendor_id == **vendor)
             })
             .collect(),
+        Audience::Till | Audience::Book => Vec::new(),
     };
     recipients
         .into_iter()

@@ -1,6 +1,7 @@
 //! The local stack as its user starts it: the real devhost, which runs the real handler.
 
 use std::{
+    path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -30,6 +31,7 @@ pub struct DevHost {
 }
 
 impl DevHost {
+    /// Without a till: an order is told when it is placed, and that is all.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -37,7 +39,33 @@ impl DevHost {
     /// The same with further settings, which reach the handler.
     pub async fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
         let data = Arc::new(Folder::new());
+        let settings = [&[("TILL", "none")], settings].concat();
+        Self::start_at(data, settings, free_port(), free_port()).await
+    }
+
+    /// As it comes, with the stand-in Square.
+    pub async fn with_till(settings: &[(&'static str, &'static str)]) -> Self {
+        let data = Arc::new(Folder::new());
         Self::start_at(data, settings.to_vec(), free_port(), free_port()).await
+    }
+
+    /// Where the order book is.
+    pub fn book(&self) -> PathBuf {
+        self.data.0.join("order-book")
+    }
+
+    /// Runs the operator's audit on its order book; the exit code, and what it printed on both streams.
+    pub async fn audit(&self, till: &str) -> (Option<i32>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_orderup"))
+            .arg("audit")
+            .env_clear()
+            .env("ORDER_BOOK", self.book())
+            .env("TILL", till)
+            .output()
+            .await
+            .unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(printed).unwrap())
     }
 
     async fn start_at(
@@ -146,6 +174,45 @@ impl DevHost {
     pub async fn post(&self, path: &str, body: &Value) -> Response {
         let request = self.http.post(self.url(path)).json_body(body);
         request.send().await.unwrap()
+    }
+
+    /// Nothing that anybody logged has any of this in it.
+    pub fn assert_unsaid(&self, secrets: &[&str]) {
+        // The banner has a sample order.
+        let output = self.output.lock().unwrap();
+        for line in output.iter().filter(|line| !line.starts_with("curl ")) {
+            for secret in secrets {
+                assert!(!line.contains(secret), "{secret}: {line}");
+            }
+        }
+    }
+
+    /// What the till has of the order: its orders, and its payments.
+    pub async fn at_the_till(&self, order_id: &str) -> (Vec<Value>, Vec<Value>) {
+        let till = self.get("/_dev/till").await;
+        let of = |name: &str| {
+            let all = till[name].as_array().unwrap().iter();
+            let own = all.filter(|entry| entry["referenceId"] == order_id);
+            own.cloned().collect()
+        };
+        (of("orders"), of("payments"))
+    }
+
+    /// Waits until the order has that status.
+    pub async fn wait_for_status(&self, order_id: &str, status: &str) -> Value {
+        let path = format!("/api/orders/{order_id}");
+        let started = Instant::now();
+        loop {
+            // The order book may have been away.
+            let response = self.http.get(self.url(&path)).send().await.unwrap();
+            if response.status().is_success() {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "{}", response.status());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.wait_for(&path, |order| order["status"] == status)
+            .await
     }
 
     pub async fn get(&self, path: &str) -> Value {

@@ -180,8 +180,8 @@ async fn a_send_whose_answer_was_lost_leaves_one_order() {
 }
 
 #[tokio::test]
-async fn while_the_bus_is_down_checkout_says_so_and_later_takes_the_order() {
-    let host = DevHost::start().await;
+async fn while_the_bus_is_down_and_there_is_no_outbox_checkout_says_so() {
+    let host = DevHost::start_with(&[("ORDER_BOOK", "none")]).await;
     host.fault("bus", &json!({ "status": 503, "retryAfter": 60 }))
         .await;
     let response = host.post("/api/checkout", &order()).await;

@@ -3,7 +3,10 @@
 #![expect(unreachable_pub, reason = "the modules of a test binary are its own")]
 
 mod acs;
+mod audit;
+mod azurite;
 mod book_store;
+mod cancel_by_id;
 mod chaos;
 mod checkout;
 mod contract;
@@ -16,9 +19,13 @@ mod handler;
 mod http_client;
 mod identity;
 mod kills;
+mod order_book;
+mod order_status;
 mod orders_topic;
 mod outages;
+mod outbox;
 mod pos;
+mod pos_till;
 mod process;
 mod provider;
 mod recovery;
@@ -28,4 +35,5 @@ mod sendgrid;
 mod service_bus;
 mod smtp;
 mod square;
+mod till;
 mod triggers;

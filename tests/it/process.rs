@@ -65,6 +65,15 @@ async fn each_setting_that_is_missing_or_wrong_is_named_once() {
         ("ACS_ENDPOINT", "http://hunter2.example"),
         ("ServiceBusConnection__fullyQualifiedNamespace", "hunter2"),
         ("ServiceBusConnection__credential", "hunter2"),
+        ("ORDER_BOOK", "hunter2--"),
+        ("AzureWebJobsStorage", "AccountName=hunter2"),
+        ("TILL", "hunter2"),
+        ("TILL_URL", "http://hunter2.example"),
+        ("SQUARE_ACCESS_TOKEN", ""),
+        ("SQUARE_LOCATION_ID", ""),
+        ("SQUARE_BASE_URL", "hunter2"),
+        ("VENDOR_NOTIFY_ON", "hunter2"),
+        ("ORDER_TOKEN_SECRET", "hunter2"),
     ];
     for (variable, value) in cases {
         let (output, stderr) = run(|command| {
@@ -76,6 +85,16 @@ async fn each_setting_that_is_missing_or_wrong_is_named_once() {
                 "RESEND_API_KEY" | "RESEND_BASE_URL" => command
                     .env("EMAIL_PROVIDER", "resend")
                     .env("RESEND_API_KEY", "re_key"),
+                "TILL" => command.env("ORDER_BOOK", "./target/tmp/"),
+                "TILL_URL" => command
+                    .env("ORDER_BOOK", "./target/tmp/")
+                    .env("TILL", "pos"),
+                "SQUARE_ACCESS_TOKEN" | "SQUARE_LOCATION_ID" | "SQUARE_BASE_URL" => command
+                    .env("ORDER_BOOK", "./target/tmp/")
+                    .env("TILL", "square")
+                    .env("SQUARE_ACCESS_TOKEN", "EAAA")
+                    .env("SQUARE_LOCATION_ID", "L1"),
+                "ORDER_BOOK" => command.env("AzureWebJobsStorage", "UseDevelopmentStorage=true"),
                 "ACS_ENDPOINT" => command.env_remove("ACS_CONNECTION_STRING"),
                 "ServiceBusConnection__fullyQualifiedNamespace"
                 | "ServiceBusConnection__credential" => {
