@@ -47,10 +47,20 @@ impl BookFolder {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Self {
-            // Whatever becomes of the working directory.
+        Self::open_to_read(root)
+    }
+
+    /// The same without creating or clearing away anything.
+    ///
+    /// # Errors
+    /// If there is no such folder, or it is none of ours.
+    pub fn open_to_read(root: &Path) -> io::Result<Self> {
+        // Whatever becomes of the working directory.
+        let folder = Self {
             root: root.canonicalize()?,
-        })
+        };
+        fs::metadata(folder.root.join(UNFINISHED))?;
+        Ok(folder)
     }
 
     pub fn root(&self) -> &Path {
@@ -149,7 +159,7 @@ impl BookFolder {
     }
 
     /// A book without its folder, a disk that is not mounted for one, is not empty but gone.
-    fn is_there(&self) -> Result<(), StoreError> {
+    pub fn is_there(&self) -> Result<(), StoreError> {
         fs::metadata(self.root.join(UNFINISHED))?;
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! The storage beneath the order book: objects that are written once, in a container of Azure or in a folder.
 //!
-//! Made once, at start, without touching the network. No call takes longer than 5 s (a list 30 s), and one that
+//! Made once, at start, without touching the network. No call takes longer than 3 s (a list 10 s), and one that
 //! fails says why in [`StoreError`]. After a few failures in a row it is left alone for a while ([`crate::book_pause`]):
-//! calls then fail at once, so that a book that is down delays nothing else.
+//! calls then fail at once, so that a book that is down delays nothing else. One that takes nothing, because it is read-only or
+//! full, is still read.
 
 use std::collections::BinaryHeap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,8 +26,8 @@ use crate::config::{ConfigError, Settings};
 use crate::storage_account::{BookPlace, ORDER_BOOK};
 pub use crate::store_error::StoreError;
 
-const LONGEST_CALL: Duration = Duration::from_secs(5);
-const LONGEST_LIST: Duration = Duration::from_secs(30);
+const LONGEST_CALL: Duration = Duration::from_secs(3);
+const LONGEST_LIST: Duration = Duration::from_secs(10);
 
 /// As many as Azure gives at once.
 const PAGE_SIZE: usize = 5000;
@@ -37,7 +39,8 @@ pub struct BookStore(Arc<Inner>);
 struct Inner {
     place: Place,
     page_size: usize,
-    pause: Mutex<BookPause>,
+    writing: Mutex<BookPause>,
+    reading: Mutex<BookPause>,
 }
 
 enum Place {
@@ -51,6 +54,14 @@ enum Ask {
     Get(String),
     Delete(String),
     List(String, usize),
+    /// A list of everything, however long that takes.
+    Walk(String),
+}
+
+impl Ask {
+    fn is_write(&self) -> bool {
+        matches!(self, Self::Put(..) | Self::Delete(_))
+    }
 }
 
 enum Answer {
@@ -63,6 +74,20 @@ enum Answer {
 impl Answer {
     fn body(body: Option<Bytes>) -> Self {
         body.map_or(Self::Nothing, Self::Body)
+    }
+
+    fn listed(self) -> Vec<Listed> {
+        match self {
+            Self::Listed(listed) => listed,
+            _ => vec![],
+        }
+    }
+
+    fn put(self) -> Put {
+        match self {
+            Self::IsNew(true) => Put::Created,
+            _ => Put::Existed,
+        }
     }
 }
 
@@ -94,16 +119,40 @@ impl BookStore {
         settings: &Settings,
         http: &reqwest::Client,
     ) -> Result<Option<Self>, ConfigError> {
+        Self::read(settings, http, BookFolder::open)
+    }
+
+    /// The same for whoever only reads: a folder has to be there already, and nothing in it changes.
+    pub fn to_read(
+        settings: &Settings,
+        http: &reqwest::Client,
+    ) -> Result<Option<Self>, ConfigError> {
+        Self::read(settings, http, BookFolder::open_to_read)
+    }
+
+    fn read(
+        settings: &Settings,
+        http: &reqwest::Client,
+        open: fn(&Path) -> io::Result<BookFolder>,
+    ) -> Result<Option<Self>, ConfigError> {
         let place = match BookPlace::read(settings)? {
             None => return Ok(None),
-            Some(BookPlace::Folder(path)) => {
-                return Self::folder(&path).map(Some).map_err(|error| {
-                    ConfigError::invalid(ORDER_BOOK, error.to_string(), "a folder of ours")
-                });
+            Some(BookPlace::Folder(path)) => match open(&path) {
+                Ok(folder) => Place::Folder(Arc::new(folder)),
+                Err(error) => {
+                    let problem = error.to_string();
+                    return Err(ConfigError::invalid(
+                        ORDER_BOOK,
+                        problem,
+                        "a folder of ours",
+                    ));
+                }
+            },
+            Some(BookPlace::Container(container)) => {
+                Place::Container(BlobContainer::new(container, http))
             }
-            Some(BookPlace::Container(container)) => BlobContainer::new(container, http),
         };
-        Ok(Some(Self::new(Place::Container(place))))
+        Ok(Some(Self::new(place)))
     }
 
     /// In a folder, which is created if it is missing.
@@ -127,7 +176,8 @@ impl BookStore {
         Self(Arc::new(Inner {
             place,
             page_size: PAGE_SIZE,
-            pause: Mutex::default(),
+            writing: Mutex::default(),
+            reading: Mutex::default(),
         }))
     }
 
@@ -135,10 +185,14 @@ impl BookStore {
     ///
     /// After [`StoreError::Unavailable`] it may be there all the same.
     pub async fn put_once(&self, path: &str, body: impl Into<Bytes>) -> Result<Put, StoreError> {
-        match self.ask(Ask::Put(checked(path)?, body.into())).await? {
-            Answer::IsNew(true) => Ok(Put::Created),
-            _ => Ok(Put::Existed),
-        }
+        let ask = Ask::Put(checked(path)?, body.into());
+        self.ask(ask).await.map(Answer::put)
+    }
+
+    /// The same, though the store be left alone just now: for what has no other place.
+    pub async fn insist(&self, path: &str, body: impl Into<Bytes>) -> Result<Put, StoreError> {
+        let ask = Ask::Put(checked(path)?, body.into());
+        self.ask_now(ask).await.map(Answer::put)
     }
 
     /// What is in an object; `None` if there is none of that name.
@@ -159,25 +213,44 @@ impl BookStore {
         self.list_first(prefix, usize::MAX).await
     }
 
+    /// The same of as much as there may be, for whoever has the time: only a page of it has to come soon.
+    pub async fn walk(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let ask = Ask::Walk(folder(prefix)?);
+        self.ask(ask).await.map(Answer::listed)
+    }
+
     /// The first `limit` by path of what is below `prefix`, where all of it lies in one folder; of several
     /// folders, the first as the place orders them.
     pub async fn list_first(&self, prefix: &str, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        let prefix = match prefix.strip_suffix('/').unwrap_or(prefix) {
-            "" => String::new(),
-            path => checked(path)? + "/",
-        };
-        match self.ask(Ask::List(prefix, limit)).await? {
-            Answer::Listed(listed) => Ok(listed),
-            _ => Ok(vec![]),
-        }
+        let ask = Ask::List(folder(prefix)?, limit);
+        self.ask(ask).await.map(Answer::listed)
     }
 
-    /// Asks, unless there is a pause, and takes note of what it came to.
+    /// Whether there is a store at all: a container without which nothing can be listed looks like one that is empty.
+    ///
+    /// # Errors
+    /// If there is none, or it does not answer.
+    pub async fn is_there(&self) -> Result<(), StoreError> {
+        match &self.0.place {
+            Place::Container(container) => container.list("", 1, None).await?.map(drop),
+            Place::Folder(folder) => folder.is_there().ok(),
+        }
+        .ok_or_else(|| StoreError::unavailable("there is no such container or folder"))
+    }
+
+    /// Asks, unless there is a pause.
     async fn ask(&self, ask: Ask) -> Result<Answer, StoreError> {
-        if !self.pause().admits(Instant::now()) {
+        if !self.pause(ask.is_write()).admits(Instant::now()) {
             return Err(StoreError::Paused);
         }
+        self.ask_now(ask).await
+    }
+
+    /// Asks, and takes note of what it came to.
+    async fn ask_now(&self, ask: Ask) -> Result<Answer, StoreError> {
+        let is_write = ask.is_write();
         let longest = match ask {
+            Ask::Walk(_) => Duration::MAX,
             Ask::List(..) => LONGEST_LIST,
             Ask::Put(..) | Ask::Get(_) | Ask::Delete(_) => LONGEST_CALL,
         };
@@ -189,7 +262,7 @@ impl BookStore {
         let result = tokio::time::timeout(longest, call)
             .await
             .unwrap_or_else(|_| Err(StoreError::unavailable("it did not answer in time")));
-        self.take_note(result.as_ref().err());
+        self.take_note(is_write, result.as_ref().err());
         result
     }
 
@@ -208,6 +281,7 @@ impl BookStore {
             Ask::List(prefix, limit) => {
                 Answer::Listed(self.pages(container, &prefix, limit).await?)
             }
+            Ask::Walk(prefix) => Answer::Listed(self.pages(container, &prefix, usize::MAX).await?),
         })
     }
 
@@ -222,6 +296,8 @@ impl BookStore {
         while listed.len() < limit {
             let size = self.0.page_size.min(limit - listed.len());
             let page = container.list(prefix, size, marker.as_deref()).await?;
+            // Nothing was ever written.
+            let Some(page) = page else { break };
             listed.extend(page.blobs);
             let Some(next) = page.next else { break };
             if marker.as_ref() == Some(&next) {
@@ -235,29 +311,35 @@ impl BookStore {
         Ok(listed)
     }
 
-    fn take_note(&self, error: Option<&StoreError>) {
-        let failure = error.filter(|error| {
-            matches!(
-                error,
-                StoreError::Unavailable { .. } | StoreError::Unauthorized { .. }
-            )
+    fn take_note(&self, is_write: bool, error: Option<&StoreError>) {
+        let now = Instant::now();
+        let failure = error.filter(|error| match error {
+            StoreError::Unavailable { .. } | StoreError::Unauthorized { .. } => true,
+            StoreError::Full { .. } => is_write,
+            StoreError::Refused { .. } | StoreError::Paused => false,
         });
-        let change = self.pause().record(Instant::now(), failure.is_none());
+        let change = self.pause(is_write).record(now, failure.is_none());
+        let what = if is_write { "written to" } else { "read" };
         match (change, failure) {
-            (Some(Change::Begun), Some(failure @ StoreError::Unauthorized { .. })) => {
-                error!("nothing goes into the order book until somebody mends it: {failure}");
+            (Some(Change::Begun), Some(failure @ StoreError::Unavailable { .. })) => {
+                warn!("the order book is not {what} until it answers again: {failure}");
             }
             (Some(Change::Begun), Some(failure)) => {
-                warn!("the order book is left alone until it answers again: {failure}");
+                error!("the order book is not {what} until somebody mends it: {failure}");
             }
-            (Some(Change::Ended), _) => info!("the order book works again"),
+            (Some(Change::Ended), _) => info!("the order book can be {what} again"),
             (None | Some(Change::Begun), _) => {}
         }
     }
 
     /// No `.await` happens under it; a panic elsewhere leaves the state whole.
-    fn pause(&self) -> std::sync::MutexGuard<'_, BookPause> {
-        self.0.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pause(&self, is_write: bool) -> std::sync::MutexGuard<'_, BookPause> {
+        let pause = if is_write {
+            &self.0.writing
+        } else {
+            &self.0.reading
+        };
+        pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -266,6 +348,14 @@ impl BookStore {
 pub fn with_page_size(store: BookStore, page_size: usize) -> BookStore {
     let inner = Arc::into_inner(store.0).expect("a store that nobody shares");
     BookStore(Arc::new(Inner { page_size, ..inner }))
+}
+
+/// A prefix that is a path or empty, as it is asked for.
+fn folder(prefix: &str) -> Result<String, StoreError> {
+    Ok(match prefix.strip_suffix('/').unwrap_or(prefix) {
+        "" => String::new(),
+        path => checked(path)? + "/",
+    })
 }
 
 fn checked(path: &str) -> Result<String, StoreError> {
@@ -286,6 +376,7 @@ async fn ask_folder(folder: Arc<BookFolder>, ask: Ask) -> Result<Answer, StoreEr
                 Answer::Nothing
             }
             Ask::List(prefix, limit) => Answer::Listed(folder.list(&prefix, limit)?),
+            Ask::Walk(prefix) => Answer::Listed(folder.list(&prefix, usize::MAX)?),
         })
     };
     tokio::task::spawn_blocking(call)

@@ -2,7 +2,7 @@
 //!
 //! A notification that was held up may come after the cancellation has overtaken it. Whoever is told that an order was
 //! cancelled must not be told afterwards that it was placed. What an instance knows is what it has handled itself, and
-//! what it asks the order book when a notification is late; where none is kept, the webhooks' `version` is there for the rest.
+//! what the order book says; where none is kept, the webhooks' `version` is there for the rest.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -10,18 +10,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use time::OffsetDateTime;
 use tracing::warn;
 
 use crate::{
-    delivery::Delivery,
     event::{Event, EventKind},
     order::OrderId,
     order_book::{CANCELLED, OrderBook},
 };
-
-/// Sooner after an event than this, hardly anybody has cancelled the order.
-const PROMPT: time::Duration = time::Duration::minutes(1);
 
 /// The latest so many are remembered, in a few megabytes at the most. That is the cancellations of some days in a
 /// busy shop, and more than what waits on the bus of them.
@@ -61,12 +56,10 @@ impl CancelledOrders {
         }
     }
 
-    /// Asks the order book whether the order of a notification was cancelled, if that can have happened: because the message
-    /// has waited, or comes long after the event. An order book that does not answer is not waited for.
-    pub async fn learn_from(&self, book: &OrderBook, delivery: &Delivery, now: OffsetDateTime) {
-        let event = &delivery.event;
-        let is_prompt = !delivery.has_waited() && now - event.time < PROMPT;
-        if matches!(event.kind, EventKind::Cancelled(_)) || is_prompt || !book.is_kept() {
+    /// Asks the order book whether the order of a notification was cancelled. Even one that comes at once may be overtaken: a
+    /// cancellation need not wait in the outbox where its order has waited. An order book that does not answer is not waited for.
+    pub async fn learn_from(&self, book: &OrderBook, event: &Event) {
+        if matches!(event.kind, EventKind::Cancelled(_)) || !book.is_kept() {
             return;
         }
         match book.is_known(event.order_id(), CANCELLED).await {

@@ -49,11 +49,9 @@ async fn tell(app: &App, delivery: &Delivery) -> Attempt {
     let now = OffsetDateTime::now_utc();
     let is_late = is_late(event.time, now);
     let written = &email(event, is_late);
-    app.cancelled_orders
-        .learn_from(app.book(), delivery, now)
-        .await;
     let notification = Notification::new(Audience::Customers, None, event);
     told::once(app.book(), &notification, delivery, async |may_be_there| {
+        app.cancelled_orders.learn_from(app.book(), event).await;
         app.email_channel
             .attempt(delivery.has_waited(), retry::chance(), || {
                 if is_overtaken(&app.cancelled_orders, event) {

@@ -10,8 +10,10 @@
 //!
 //! With them a notification is sent as nearly once as possible. What is recorded as sent is not sent again, however often its
 //! message comes; an intent without an outcome says that an earlier process may have got as far as the call, so that a
-//! provider that can be asked is asked. The order book is never a reason not to tell somebody: where it does not answer, the
-//! attempt goes on without it, as it does where none is kept, and the log says so.
+//! provider that can be asked is asked. What is recorded is never more than what happened: a process that is killed between
+//! the call and its record leaves the doubt, and two deliveries at the same moment are told apart by the provider's key only.
+//! The order book is never a reason not to tell somebody: where it does not answer, the attempt goes on without it, as it
+//! does where none is kept, and the log says so.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +27,7 @@ use crate::{
     delivery::Delivery,
     event::{self, Event},
     order::OrderId,
-    order_book::{BookError, OrderBook},
+    order_book::{BookError, CONFIRMED, OrderBook, PLACED},
     outcome::Outcome,
     place_order::is_vendor_id,
     redelivery::Audience,
@@ -229,19 +231,22 @@ enum Before {
 
 async fn before(book: &OrderBook, order: OrderId, notification: &Notification) -> Before {
     let intent = notification.fact(Progress::Intended);
-    let asked = async {
-        if book.write(order, &intent, &Note::now()).await? == Put::Created {
-            return Ok(Before::First);
-        }
-        // That it is there is all that counts.
-        for progress in [Progress::Sent, Progress::Superseded] {
-            if book.is_known(order, &notification.fact(progress)).await? {
-                return Ok(Before::Over);
-            }
-        }
-        Ok(Before::Intended)
+    let written = book.write(order, &intent, &Note::now()).await;
+    let unwritten = match written {
+        Ok(Put::Created) => return Before::First,
+        Ok(Put::Existed) => None,
+        // One that takes nothing may still be read.
+        Err(error) => Some(error),
     };
-    asked.await.unwrap_or_else(Before::Unknown)
+    // That it is there is all that counts.
+    for progress in [Progress::Sent, Progress::Superseded] {
+        match book.is_known(order, &notification.fact(progress)).await {
+            Ok(true) => return Before::Over,
+            Ok(false) => {}
+            Err(error) => return Before::Unknown(error),
+        }
+    }
+    unwritten.map_or(Before::Intended, Before::Unknown)
 }
 
 /// Tells somebody, if the order book does not say that they were told. `tell` gets whether an earlier attempt may have
@@ -264,6 +269,7 @@ where
         return tell(may_be_there).await;
     }
     let order = delivery.event.order_id();
+    let mut is_intended = true;
     let may_be_there = match before(book, order, notification).await {
         Before::First => may_be_there,
         // A copy knows what became of the attempts before it; a first message that comes a second time does not.
@@ -274,10 +280,18 @@ where
         }
         Before::Unknown(error) => {
             warn!("told without asking the order book whether it was told before: {error}");
+            is_intended = false;
             may_be_there
         }
     };
     let attempt = tell(may_be_there).await;
+    // An outcome is only looked for behind an intent, and whoever was asked may know of the order.
+    if !is_intended
+        && !matches!(attempt, Attempt::Held(_))
+        && !record(book, order, notification, Progress::Intended, &Note::now()).await
+    {
+        return attempt;
+    }
     let progress = match attempt {
         Attempt::Told => Progress::Sent,
         Attempt::Overtaken => Progress::Superseded,
@@ -285,6 +299,12 @@ where
     };
     record(book, order, notification, progress, &Note::now()).await;
     attempt
+}
+
+/// Keeps that somebody need not be told any more, where nobody asks the book before ([`once`]).
+pub async fn keep_superseded(book: &OrderBook, notification: &Notification, event: &Event) {
+    let (progress, note) = (Progress::Superseded, Note::now());
+    record(book, event.order_id(), notification, progress, &note).await;
 }
 
 /// Keeps what became of a notification that goes on in a copy, or was given up.
@@ -334,20 +354,22 @@ pub async fn keep_told(book: &OrderBook, delivery: &Delivery, audience: Audience
     record(book, order, &notification, Progress::Sent, &Note::now()).await;
 }
 
+/// Whether it is in the book.
 async fn record(
     book: &OrderBook,
     order: OrderId,
     notification: &Notification,
     progress: Progress,
     note: &Note,
-) {
+) -> bool {
     if !book.is_kept() {
-        return;
+        return false;
     }
     let written = book.write(order, &notification.fact(progress), note).await;
-    if let Err(error) = written {
+    if let Err(error) = &written {
         warn!("the order book does not know what became of this notification: {error}");
     }
+    written.is_ok()
 }
 
 /// The class of a failure, without what the other side answered.
@@ -357,25 +379,31 @@ fn class(error: &str) -> &str {
 
 /// Whether the vendor was told, or may have been, that the order goes on; unknown counts as yes.
 pub async fn may_know_of(book: &OrderBook, vendor: &str, cancelled: &Event) -> bool {
-    for what in ["placed", "confirmed"] {
+    match book.names(cancelled.order_id()).await {
+        // Who was told before there was a book, or of whom it has lost everything, is in none of it.
+        Ok(names) if !names.contains(PLACED) => true,
+        Ok(names) => knows_of(|name| names.contains(name), vendor),
+        Err(error) => {
+            warn!(
+                "the order book does not say whether the vendor {vendor} knows of the order: {error}"
+            );
+            true
+        }
+    }
+}
+
+/// The same by the facts that there are, where vendors are told of orders that are confirmed.
+pub fn knows_of(is_known: impl Fn(&str) -> bool, vendor: &str) -> bool {
+    let was_intended = |what: &str| {
         let notification = Notification {
             audience: Audience::Vendors.name().to_owned(),
             vendor: Some(vendor.to_owned()),
             what: what.to_owned(),
         };
-        let intent = notification.fact(Progress::Intended);
-        match book.is_known(cancelled.order_id(), &intent).await {
-            Ok(false) => {}
-            Ok(true) => return true,
-            Err(error) => {
-                warn!(
-                    "the order book does not say whether the vendor {vendor} knows of the order: {error}"
-                );
-                return true;
-            }
-        }
-    }
-    false
+        is_known(&notification.fact(Progress::Intended))
+    };
+    // They may have been told of it while the book did not take that.
+    is_known(CONFIRMED) || was_intended("placed") || was_intended("confirmed")
 }
 
 #[cfg(test)]

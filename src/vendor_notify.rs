@@ -76,16 +76,7 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
         let description = format!("the vendor {vendor_id} is not in {place}");
         return Attempt::Impossible(Dead::new(Reason::UnknownVendor, description));
     };
-    if let EventKind::Cancelled(_) = event.kind
-        && app.vendor_notify_on == VendorNotifyOn::Confirmed
-        && !told::may_know_of(app.book(), vendor_id, event).await
-    {
-        // It is cancelled before it was confirmed, and so they never heard of it.
-        return Attempt::Overtaken;
-    }
-    app.cancelled_orders
-        .learn_from(app.book(), delivery, OffsetDateTime::now_utc())
-        .await;
+    let notification = Notification::new(Audience::Vendors, Some(vendor_id), event);
     let is_overtaken = || {
         let is_overtaken = is_overtaken(&app.cancelled_orders, event, vendor_id);
         if is_overtaken {
@@ -96,16 +87,27 @@ async fn tell(app: &App, delivery: &Delivery, vendor_id: &str) -> Attempt {
         }
         is_overtaken
     };
+    // It is cancelled before it was confirmed, and so they never heard of it.
+    let never_heard = matches!(event.kind, EventKind::Cancelled(_))
+        && app.vendor_notify_on == VendorNotifyOn::Confirmed
+        && !told::may_know_of(app.book(), vendor_id, event).await;
     if vendor.is_parked {
-        return match is_overtaken() {
-            true => Attempt::Overtaken,
-            false => Attempt::Held(Held::Parked),
-        };
+        app.cancelled_orders.learn_from(app.book(), event).await;
+    }
+    if never_heard || vendor.is_parked && is_overtaken() {
+        // The book may have it that they wait for it.
+        if !never_heard || delivery.has_waited() {
+            told::keep_superseded(app.book(), &notification, event).await;
+        }
+        return Attempt::Overtaken;
+    }
+    if vendor.is_parked {
+        return Attempt::Held(Held::Parked);
     }
     let webhook = &webhook(event, vendor_id, lines);
-    let notification = Notification::new(Audience::Vendors, Some(vendor_id), event);
     // A vendor knows a webhook by its id, so that nobody need ask whether an earlier one has come.
     told::once(app.book(), &notification, delivery, async |_| {
+        app.cancelled_orders.learn_from(app.book(), event).await;
         vendor
             .channel
             .attempt(delivery.has_waited(), retry::chance(), || {

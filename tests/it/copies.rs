@@ -156,7 +156,9 @@ async fn the_copy_is_on_the_bus_before_the_host_is_told_to_complete() {
     let handler = Handler::start().await;
     down(&handler.florist, TRIES);
     let release = Arc::new(Notify::new());
-    handler.bus.reply_once(Reply::Held(release.clone(), 201));
+    handler
+        .bus
+        .reply_once(Reply::Held(release.clone(), 201, String::new()));
     let message = order_placed().to_string();
     let mut answer = std::pin::pin!(handler.trigger("vendor-notify", message.as_bytes()));
     tokio::select! {

@@ -479,7 +479,7 @@ async fn a_signal_ends_a_replay_after_the_message_in_hand_and_unlocks_the_rest()
                 &json!({ "EnqueuedTimeUtc": "Fri, 31 Dec 2100 00:00:00 GMT" }),
             ),
             locked(2, 12, &json!({})),
-            Reply::Held(release.clone(), 201),
+            Reply::Held(release.clone(), 201, String::new()),
             Reply::status(200),
         ])
         .await;

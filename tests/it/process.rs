@@ -170,7 +170,9 @@ async fn a_signal_ends_it_after_the_requests_in_flight() {
     for signal in ["-TERM", "-INT"] {
         let handler = Handler::start().await;
         let release = Arc::new(Notify::new());
-        handler.bus.reply_once(Reply::Held(release.clone(), 201));
+        handler
+            .bus
+            .reply_once(Reply::Held(release.clone(), 201, String::new()));
 
         let url = handler.url("/api/checkout");
         let http = handler.http.clone();

@@ -25,7 +25,7 @@ pub(crate) enum Reply {
     Echo(u16),
     Hang,
     /// Waits until somebody says so, then answers.
-    Held(Arc<Notify>, u16),
+    Held(Arc<Notify>, u16, String),
 }
 
 impl Reply {
@@ -182,11 +182,11 @@ async fn answer(
             .body(Body::from(echo))
             .unwrap(),
         Reply::Hang => std::future::pending().await,
-        Reply::Held(release, status) => {
+        Reply::Held(release, status, body) => {
             release.notified().await;
             Response::builder()
                 .status(status)
-                .body(Body::empty())
+                .body(Body::from(body))
                 .unwrap()
         }
     }

@@ -95,7 +95,9 @@ async fn each_vendor_gets_its_own_signed_webhook() {
 async fn vendors_are_told_at_the_same_time() {
     let handler = Handler::start().await;
     let release = std::sync::Arc::new(tokio::sync::Notify::new());
-    handler.bakery.reply_once(Reply::Held(release.clone(), 200));
+    handler
+        .bakery
+        .reply_once(Reply::Held(release.clone(), 200, String::new()));
 
     let message = order_placed().to_string();
     let trigger = handler.trigger("vendor-notify", message.as_bytes());
