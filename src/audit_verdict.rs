@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use crate::{
     event::Event,
     order::OrderId,
-    order_book::{CANCELLED, CONFIRMED, Cancelled, Confirmed, DECISION, Decision, PLACED},
+    order_book::{self, CANCELLED, CONFIRMED, Cancelled, Confirmed, Decision, PLACED},
     outcome::Reason,
     redelivery::Audience,
     timeline::{Contents, Reader},
@@ -158,11 +158,11 @@ pub struct Facts<'a> {
 pub fn needed(names: &BTreeMap<String, OffsetDateTime>) -> Vec<String> {
     let is_known = |name: &str| names.contains_key(name);
     let is_over = is_known(CONFIRMED) || is_known(CANCELLED);
-    let mut needed: Vec<String> = [CONFIRMED, CANCELLED, DECISION]
-        .into_iter()
-        .filter(|name| is_known(name) && (*name != DECISION || !is_over))
-        .map(str::to_owned)
-        .collect();
+    let mut needed: Vec<String> = [CONFIRMED, CANCELLED].map(str::to_owned).into();
+    if !is_over {
+        needed.push(decision(names));
+    }
+    needed.retain(|name| is_known(name));
     for (notification, trail) in told::trails(names.keys().map(String::as_str)) {
         match trail.last() {
             Some(progress @ (Progress::Later { .. } | Progress::Dead { .. })) => {
@@ -179,6 +179,11 @@ pub fn needed(names: &BTreeMap<String, OffsetDateTime>) -> Vec<String> {
         needed.extend(unvoided(names).map(str::to_owned));
     }
     needed
+}
+
+/// The name of the decision that counts.
+fn decision(names: &BTreeMap<String, OffsetDateTime>) -> String {
+    order_book::decision(order_book::round(|name| names.contains_key(name)))
 }
 
 /// What has happened at the till.
@@ -210,7 +215,7 @@ pub fn judge(facts: &Facts<'_>, rules: &Rules) -> (Standing, Vec<Finding>) {
         trails: told::trails(facts.names.keys().map(String::as_str)),
         confirmed: reader.read(CONFIRMED),
         cancelled: reader.read(CANCELLED),
-        decision: reader.read(DECISION),
+        decision: reader.read(&decision(facts.names)),
         reader,
         facts,
         rules,
@@ -280,14 +285,35 @@ impl Judge<'_> {
             .cloned()
             .collect();
         notifications.extend(self.expected(placed));
+        let settles = self.settles(placed);
         for notification in notifications {
             let since = self.since(&notification.what, placed);
-            let state = self.state(&notification, since);
+            let state = match self.state(&notification, since) {
+                State::Missing(..)
+                    if settles
+                        && notification.what != "placed"
+                        && !self.trails.contains_key(&notification) =>
+                {
+                    State::Waiting
+                }
+                state => state,
+            };
             self.note(notification, state);
         }
         self.till(placed);
         self.cancellation();
         self.payments(placed);
+    }
+
+    /// The till is yet to tell the bus what came of the order.
+    fn settles(&mut self, placed: &Event) -> bool {
+        let till = Notification {
+            audience: Audience::Till.name().to_owned(),
+            vendor: None,
+            what: "placed".to_owned(),
+        };
+        let since = self.since("placed", placed);
+        self.trails.contains_key(&till) && matches!(self.state(&till, since), State::Waiting)
     }
 
     /// The notifications that the order's facts call for, but for the till's.
@@ -315,10 +341,10 @@ impl Judge<'_> {
                 VendorNotifyOn::Confirmed if is_confirmed => expected.push(of("confirmed")),
                 VendorNotifyOn::Confirmed => {}
             }
-            let may_know = ["placed", "confirmed"].into_iter().any(|what| {
-                let trail = self.trails.get(&of(what));
-                trail.is_some_and(|trail| trail.intended || trail.sent)
-            });
+            let may_know = match self.rules.vendors_on {
+                VendorNotifyOn::Placed => true,
+                VendorNotifyOn::Confirmed => told::knows_of(|name| self.is_known(name), vendor),
+            };
             if is_cancelled && may_know {
                 expected.push(of("cancelled"));
             }
@@ -510,15 +536,20 @@ impl Judge<'_> {
         self.add(finding);
     }
 
-    /// When it happened, or the book came to know it: an event may have waited for the bus.
+    /// When it happened, or the book came to know it, or the topic: an event may have waited for either.
     fn since(&self, what: &str, placed: &Event) -> OffsetDateTime {
         let (name, at) = match what {
             "confirmed" => (CONFIRMED, self.confirmed.as_ref().map(|fact| fact.at)),
             "cancelled" => (CANCELLED, self.cancelled.as_ref().map(|fact| fact.at)),
             _ => (PLACED, None),
         };
-        let written = self.facts.names.get(name).copied();
-        at.max(written).unwrap_or(placed.time).max(placed.time)
+        let (written, published) = (
+            self.facts.names.get(name).copied(),
+            self.facts.names.get(&order_book::published(what)).copied(),
+        );
+        at.max(written)
+            .max(published)
+            .map_or(placed.time, |since| since.max(placed.time))
     }
 
     fn is_known(&self, name: &str) -> bool {
@@ -598,9 +629,9 @@ mod tests {
                     PLACED,
                     serde_json::from_str(&order_placed().to_json()).unwrap(),
                 ),
-                "charge" => (DECISION, json!({ "decision": "charge", "at": at })),
+                "charge" => ("decision.json", json!({ "decision": "charge", "at": at })),
                 "cancel" => (
-                    DECISION,
+                    "decision.json",
                     json!({ "decision": "cancel", "at": at, "reason": "x" }),
                 ),
                 "cancelled" => (CANCELLED, json!({ "at": at, "reason": "x" })),
@@ -706,7 +737,8 @@ mod tests {
             };
             check(false, &format!("{ALL}{more}"), standing, findings);
         }
-        let superseded = "placed C/placed/superseded F/placed/superseded B/placed/superseded cancelled C/cancelled/sent";
+        let superseded = "placed C/placed/superseded F/placed/superseded B/placed/superseded cancelled C/cancelled/sent \
+                          F/cancelled/sent B/cancelled/sent";
         check(false, superseded, Told, &[]);
         check(
             false,
@@ -818,6 +850,17 @@ mod tests {
                 "charge confirmed C/confirmed/sent",
                 Missing,
                 &["missing bakery confirmed", "missing florist confirmed"],
+            ),
+            // The bus has not taken it yet.
+            (
+                "charge confirmed T/placed/later-0000000000@10+20",
+                Waiting,
+                &[],
+            ),
+            (
+                "charge confirmed C/confirmed/sent B/confirmed/sent published-confirmed@4",
+                Waiting,
+                &[],
             ),
             // No vendor knew.
             (

@@ -35,6 +35,7 @@ use crate::{
     order_status::may_be_on_its_way,
     problem::Problem,
     request,
+    till_facts::PAID,
 };
 
 /// How long a caller waits for an order that is on its way into the order book, and how often it is looked for.
@@ -143,21 +144,41 @@ async fn decide(app: &App, placed: &Event, reason: &str, is_known: bool) -> Resu
     // Only the till takes money, and it does so only if it decides first.
     let not_charged = app.till.is_some() && is_known && !is_external;
     let ours = Decision::Cancel(Cancelled::now(reason, not_charged));
-    let names = book.names(order_id).await;
-    let names = names.map_err(|error| unavailable(&error))?;
-    let name = order_book::decision(order_book::round(&names));
-    let decision = book.settle(order_id, &name, ours).await;
-    let cancelled = match decision.map_err(|error| unavailable(&error))? {
-        Decision::Cancel(cancelled) => book.settle(order_id, CANCELLED, cancelled).await,
-        // The till may have said no since.
-        Decision::Charge { at } => match book.read(order_id, CANCELLED).await {
-            Ok(Some(cancelled)) => Ok(cancelled),
-            Ok(None) => return Err(too_late(book, order_id, at).await),
-            Err(error) => Err(error),
-        },
-    };
-    let cancelled = cancelled.map_err(|error| unavailable(&error))?;
-    Ok(cancelled.event(placed))
+    let decided = decided(book, order_id, &ours).await;
+    match decided.map_err(|error| unavailable(&error))? {
+        Decision::Cancel(cancelled) => Ok(cancelled.event(placed)),
+        Decision::Charge { at } => Err(too_late(book, order_id, at).await),
+    }
+}
+
+/// The decision that counts, whose cancellation is a fact.
+pub(crate) async fn decided(
+    book: &OrderBook,
+    order_id: OrderId,
+    ours: &Decision,
+) -> Result<Decision, BookError> {
+    let mut round = None;
+    loop {
+        let names = book.names(order_id).await?;
+        if let Some(paid) = [CONFIRMED, PAID]
+            .into_iter()
+            .find(|name| names.contains(*name))
+            && let Some(Confirmed { at }) = book.read(order_id, paid).await?
+        {
+            return Ok(Decision::Charge { at });
+        }
+        let current = order_book::round(|name| names.contains(name));
+        let name = order_book::decision(current);
+        match book.settle(order_id, &name, ours.clone()).await? {
+            Decision::Cancel(cancelled) => {
+                let cancelled = book.settle(order_id, CANCELLED, cancelled).await?;
+                return Ok(Decision::Cancel(cancelled));
+            }
+            // It may have come to nothing while we asked.
+            Decision::Charge { .. } if round != Some(current) => round = Some(current),
+            charge @ Decision::Charge { .. } => return Ok(charge),
+        }
+    }
 }
 
 /// 409, which says why.
@@ -173,7 +194,8 @@ async fn too_late(book: &OrderBook, order_id: OrderId, charged_at: OffsetDateTim
         ),
         Ok(None) | Err(_) => format!(
             "The order went to the till at {}, which may be taking the payment just now: it can't be cancelled here any \
-             more. Once it is confirmed, cancel and refund it at the till; if the till declines, it is cancelled by itself.",
+             more. Once it is confirmed, cancel and refund it at the till; if the till declines, it is cancelled by itself; \
+             if its message is a dead letter of the till, replay that.",
             written(charged_at)
         ),
     };

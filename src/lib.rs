@@ -101,6 +101,9 @@ pub mod till_error;
 mod till_facts;
 mod till_pos;
 mod till_square;
+#[cfg(test)]
+mod till_square_laws;
+mod till_square_undo;
 pub mod timeline;
 pub mod told;
 pub mod trace;

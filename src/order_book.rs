@@ -9,6 +9,7 @@
 //! decision.json                  whether the order goes to the till or is cancelled: what came first; once it is certain that the
 //!                                till takes nothing for it (till/released-1.json), decision-2.json decides anew
 //! confirmed.json cancelled.json  that it was, when, and why
+//! published-{event}.json         the topic has that event, which it had not taken at once (crate::outbox, crate::till)
 //! till/…                         each step at the till (crate::till)
 //! told/{whom}/{event}/…          each notification (crate::told)
 //! ```
@@ -31,18 +32,14 @@ use crate::{
 pub const ORDERS: &str = "orders/";
 
 pub const PLACED: &str = "placed.json";
-pub const DECISION: &str = "decision.json";
+const DECISION: &str = "decision.json";
 
-/// The till takes nothing any more by the decision of that round.
-pub fn released(round: u32) -> String {
-    format!("till/released-{round}.json")
-}
+pub const CONFIRMED: &str = "confirmed.json";
+pub const CANCELLED: &str = "cancelled.json";
 
-/// Which decision counts, by the facts that there are.
-pub fn round(names: &BTreeSet<String>) -> u32 {
-    (1..)
-        .find(|round| !names.contains(&released(*round)))
-        .unwrap_or(u32::MAX)
+/// That event could not be published at once, and the topic has it now.
+pub fn published(what: &str) -> String {
+    format!("published-{what}.json")
 }
 
 /// The decision of that round.
@@ -52,8 +49,18 @@ pub fn decision(round: u32) -> String {
         round => format!("decision-{round}.json"),
     }
 }
-pub const CONFIRMED: &str = "confirmed.json";
-pub const CANCELLED: &str = "cancelled.json";
+
+/// It was decided to charge in that round, and nothing is, or will be, taken by it.
+pub fn released(round: u32) -> String {
+    format!("till/released-{round}.json")
+}
+
+/// Which decision counts, by the facts that there are.
+pub fn round(is_known: impl Fn(&str) -> bool) -> u32 {
+    (1..)
+        .find(|round| !is_known(&released(*round)))
+        .unwrap_or(u32::MAX)
+}
 
 /// Why the order book does not say.
 #[derive(Debug, Error)]

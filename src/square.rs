@@ -165,8 +165,8 @@ impl SquareClient {
     /// Authorises the order's total on what the token `source` stands for. It is not captured before
     /// [`Self::pay_order`].
     ///
-    /// `Ok` may still be [`SquarePaymentStatus::Pending`]. A payment that was cancelled in the meantime is
-    /// [`TillFailure::InvalidState`]: nothing is authorised under this key any more.
+    /// `Ok` may still be [`SquarePaymentStatus::Pending`], or [`SquarePaymentStatus::Canceled`]: then nothing is authorised
+    /// under this key any more.
     pub async fn create_payment(
         &self,
         order: &Order,
@@ -301,13 +301,13 @@ impl SquareClient {
         match payment.status {
             SquarePaymentStatus::Pending
             | SquarePaymentStatus::Approved
-            | SquarePaymentStatus::Completed => Ok(payment),
+            | SquarePaymentStatus::Completed
+            | SquarePaymentStatus::Canceled => Ok(payment),
             SquarePaymentStatus::Failed => {
                 let errors = square_errors::errors(&answer.body);
                 let code = errors.first().map_or("FAILED", |error| &error.code);
                 Err(TillError::declined(TILL, Some(code)))
             }
-            SquarePaymentStatus::Canceled => Err(invalid_state(&answer, "CANCELED")),
             SquarePaymentStatus::Unknown => Err(TillFailure::unreadable(&answer).into()),
         }
     }

@@ -46,7 +46,6 @@ fn meaning(error: &SquareError) -> Meaning {
         // Nothing at this location can be paid, or nothing of what we send is understood: about us.
         "CARD_PROCESSING_NOT_ENABLED"
         | "INVALID_LOCATION"
-        | "LOCATION_MISMATCH"
         | "INVALID_SQUARE_VERSION_FORMAT"
         | "API_VERSION_INCOMPATIBLE" => return Meaning::Unauthorized,
         // The token is worth nothing (any more). The customer can only pay with another.
@@ -70,6 +69,8 @@ fn invalid_request(code: &str, field: Option<&str>) -> Meaning {
         ("REQUEST_TIMEOUT", _) => Meaning::Unanswered,
         ("IDEMPOTENCY_KEY_REUSED", _) => Meaning::KeyReused,
         ("VERSION_MISMATCH", _) => Meaning::Outdated,
+        // The order was made at another location, before the setting was changed: it concerns no other order.
+        ("LOCATION_MISMATCH", _) => Meaning::Refused,
         // What the customer's browser gave us is no token, or none that Square knows.
         (_, Some("source_id")) => Meaning::Declined,
         // The location comes from our settings. It may be closed.
@@ -169,7 +170,7 @@ mod tests {
             (INVALID, "VERSION_MISMATCH", Some("order.version"), Outdated),
             (INVALID, "BAD_REQUEST", NONE, InvalidState),
             (INVALID, "INVALID_VALUE", Some("location_id"), Unauthorized),
-            (INVALID, "LOCATION_MISMATCH", NONE, Unauthorized),
+            (INVALID, "LOCATION_MISMATCH", Some("location_id"), Refused),
             (INVALID, "VALUE_TOO_LONG", Some("reference_id"), Refused),
             (INVALID, "NEVER_HEARD_OF", NONE, Refused),
             ("RATE_LIMIT_ERROR", "RATE_LIMITED", NONE, RateLimited),

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use axum::{body::Bytes, extract::State, http::HeaderMap, response::Response};
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     App,
@@ -22,14 +22,14 @@ use crate::{
     config::{ConfigError, Settings},
     delivery::{Delivery, Told, caught},
     event::{Cancellation, Event, EventKind},
-    order_book::{CANCELLED, Cancelled, Decision},
-    outcome::{Dead, Reason},
+    order_book::{self, CANCELLED, Cancelled},
+    outcome::Dead,
     patience::publish_patiently,
     pos::PosClient,
     redelivery::Audience,
     retry,
     square::SquareClient,
-    till_facts::{Facts, Stop, Verdict},
+    till_facts::{Facts, Step, Stop, Verdict},
     till_pos, till_square, told,
 };
 
@@ -156,6 +156,15 @@ async fn settle(app: &App, till: &Till, delivery: &Delivery, started: Instant) -
             "the till has settled it, and the bus does not know: {error}"
         ))
     })?;
+    if delivery.has_waited() {
+        // What came of it is told from now on, and not since it was decided.
+        let fact = order_book::published(outcome.kind.what());
+        let published = Step::now();
+        let written = app.book().write(event.order_id(), &fact, &published).await;
+        if let Err(error) = written {
+            warn!("the order book does not know since when the topic has it: {error}");
+        }
+    }
     info!("the order is settled: {}", outcome.kind.name());
     Ok(())
 }
@@ -163,13 +172,19 @@ async fn settle(app: &App, till: &Till, delivery: &Delivery, started: Instant) -
 async fn place(app: &App, till: &Till, delivery: &Delivery) -> Result<Verdict, Stop> {
     let event = &delivery.event;
     let facts = Facts::of(app.book(), event.order_id()).await?;
+    let is_repeated = delivery.may_be_there() || delivery.has_waited();
+    if is_repeated && facts.is_empty() {
+        // Whether it was paid or cancelled would be there.
+        return Err(Stop::later(
+            "the order book has nothing of this order, which has been here before: is its container or folder another one?",
+        ));
+    }
     match till {
         Till::Square(square) => {
             let submission = till_square::Submission {
                 order: &event.order,
                 placed_at: event.time,
                 unconfirmed_since: delivery.history().unconfirmed_since,
-                is_repeated: delivery.may_be_there() || delivery.has_waited(),
                 now: OffsetDateTime::now_utc(),
             };
             till_square::ring_up(square, &facts, &submission).await
@@ -178,37 +193,29 @@ async fn place(app: &App, till: &Till, delivery: &Delivery) -> Result<Verdict, S
     }
 }
 
-/// Releases what the till has reserved for an order that is cancelled.
+/// Releases what the till has reserved for an order that is cancelled. Whoever published the cancellation may have had no order
+/// book to decide in: then it is decided here.
 async fn release(
     app: &App,
     till: &Till,
     event: &Event,
     cancellation: &Cancellation,
 ) -> Result<(), Stop> {
-    let order = event.order_id();
     let heard = Cancelled {
         at: event.time,
         reason: cancellation.reason.clone(),
         not_charged: cancellation.not_charged,
     };
-    let mut facts = Facts::of(app.book(), order).await?;
-    if facts.cancelled().await?.is_none() {
-        // Whoever published it had no order book to decide in.
-        let ours = Decision::Cancel(heard);
-        let name = facts.decision();
-        if let Decision::Charge { at } = app.book().settle(order, &name, ours).await? {
-            error!("the order was cancelled after it had gone to the till");
-            let description = format!(
-                "the order had gone to the till at {at} when it was cancelled; if it was charged, refund it there"
-            );
-            return Err(Stop::dead(Reason::CancelledTooLate, description));
-        }
-        facts = Facts::of(app.book(), order).await?;
+    let facts = Facts::of(app.book(), event.order_id()).await?;
+    let released = match till {
+        Till::Square(square) => till_square::release(square, &facts, &event.order, &heard).await,
+        Till::Pos(pos) => till_pos::release(pos, &facts, &event.order, &heard).await,
+    };
+    if let Err(Stop::Dead(why)) = &released {
+        error!(
+            "the order was cancelled, and a person has to undo it at the till: {}",
+            why.description
+        );
     }
-    match till {
-        Till::Square(square) => till_square::void(square, &facts, &event.order, false).await?,
-        // It was never submitted, or has said no itself.
-        Till::Pos(_) => {}
-    }
-    Ok(())
+    released
 }

@@ -3,14 +3,18 @@
 //! ```text
 //! till/asked.json            the till is about to hear of the order
 //! till/order.json            the order as the till has it
-//! till/payment-{n}.json      what is authorised, at the attempt n
-//! till/voided-{n}.json       nothing is authorised by the attempt n any more
+//! till/payment-{n}.json      what is authorised, in the round n
+//! till/abandoned-{n}.json    nobody takes what was authorised in the round n any more
+//! till/voided-{n}.json       nothing is authorised by it any more
+//! till/released-{n}.json     the round n is over, and nothing was taken in it: the next one decides anew
 //! till/paid.json             the money is taken, or recorded as taken
 //! till/order-cancelled.json  the till's order is cancelled
-//! till/released-{n}.json     nothing is taken by the n-th decision: whether to charge or to cancel may be decided anew
 //! ```
 //!
 //! A delivery that is repeated, on this instance or another, goes on after the last one.
+//!
+//! A round is one decision, whether to charge or to cancel, and one attempt at the payment. It is over only after a decision to
+//! charge that has come to nothing: a decision to cancel is the last one.
 
 use std::collections::BTreeSet;
 
@@ -23,9 +27,11 @@ use crate::{
     book, event,
     failure::{Class, Failure},
     order::OrderId,
-    order_book::{self, BookError, CANCELLED, Cancelled, Confirmed, Decision, OrderBook},
+    order_book::{
+        self, BookError, CANCELLED, CONFIRMED, Cancelled, Confirmed, Decision, OrderBook,
+    },
     outcome::{Dead, Reason},
-    till_error::TillFailure,
+    till_error::{TillError, TillFailure},
 };
 
 pub(crate) const ASKED: &str = "till/asked.json";
@@ -33,12 +39,16 @@ pub(crate) const ORDER: &str = "till/order.json";
 pub(crate) const PAID: &str = "till/paid.json";
 pub(crate) const ORDER_CANCELLED: &str = "till/order-cancelled.json";
 
-pub(crate) fn payment(attempt: u32) -> String {
-    format!("till/payment-{attempt}.json")
+pub(crate) fn payment(round: u32) -> String {
+    format!("till/payment-{round}.json")
 }
 
-pub(crate) fn voided(attempt: u32) -> String {
-    format!("till/voided-{attempt}.json")
+fn abandoned(round: u32) -> String {
+    format!("till/abandoned-{round}.json")
+}
+
+pub(crate) fn voided(round: u32) -> String {
+    format!("till/voided-{round}.json")
 }
 
 /// Names the space of the keys towards a till. Another one would order and pay everything under way twice.
@@ -135,6 +145,20 @@ impl From<TillFailure> for Stop {
     }
 }
 
+/// What a call came to, to which nobody can say no for reasons of business.
+pub(crate) fn certain<T>(answer: Result<T, TillError>) -> Result<T, Stop> {
+    answer.map_err(no_business)
+}
+
+pub(crate) fn no_business(error: TillError) -> Stop {
+    match error {
+        TillError::Failed(failure) => failure.into(),
+        TillError::Declined { code, .. } | TillError::Rejected { code, .. } => {
+            Stop::dead(Reason::TillRefused, code)
+        }
+    }
+}
+
 impl From<Stop> for Attempt {
     fn from(stop: Stop) -> Self {
         match stop {
@@ -157,8 +181,22 @@ impl<'a> Facts<'a> {
         Ok(Self { book, order, names })
     }
 
+    /// The facts that there are now.
+    pub(crate) async fn anew(&self) -> Result<Self, BookError> {
+        Self::of(self.book, self.order).await
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.names.contains(name)
+    }
+
+    /// The till has the money, or has recorded who has it.
+    pub(crate) fn is_paid(&self) -> bool {
+        self.has(CONFIRMED) || self.has(PAID)
     }
 
     pub(crate) async fn step(&self, name: &str) -> Result<Option<Step>, BookError> {
@@ -173,59 +211,106 @@ impl<'a> Facts<'a> {
         self.book.settle(self.order, name, step).await
     }
 
-    /// The cancellation that stands, or that has been decided.
+    /// Whether the round that counts is decided.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.has(&order_book::decision(self.round()))
+    }
+
+    /// Somebody has begun to end this round, perhaps since the facts were listed.
+    pub(crate) async fn is_abandoned(&self) -> Result<bool, BookError> {
+        let name = abandoned(self.round());
+        self.book.is_known(self.order, &name).await
+    }
+
+    /// The round that counts.
+    pub(crate) fn round(&self) -> u32 {
+        order_book::round(|name| self.has(name))
+    }
+
+    /// The cancellation that was decided; else the one that somebody has published who had no order book to decide in.
     pub(crate) async fn cancelled(&self) -> Result<Option<Cancelled>, BookError> {
-        if self.has(CANCELLED) {
-            return self.book.read(self.order, CANCELLED).await;
+        let name = order_book::decision(self.round());
+        if self.has(&name)
+            && let Some(Decision::Cancel(cancelled)) = self.book.read(self.order, &name).await?
+        {
+            return Ok(Some(cancelled));
         }
-        let name = self.decision();
-        if !self.has(&name) {
-            return Ok(None);
+        match self.has(CANCELLED) {
+            true => self.book.read(self.order, CANCELLED).await,
+            false => Ok(None),
         }
-        let decision = self.book.read(self.order, &name).await?;
-        Ok(match decision {
-            Some(Decision::Cancel(cancelled)) => Some(cancelled),
-            Some(Decision::Charge { .. }) | None => None,
-        })
-    }
-
-    /// The decision that counts.
-    pub(crate) fn decision(&self) -> String {
-        order_book::decision(order_book::round(&self.names))
-    }
-
-    /// It is certain that the till takes nothing by the decision that counts: somebody may cancel the order now, or have it
-    /// tried again.
-    pub(crate) async fn release(&self) -> Result<(), BookError> {
-        let name = order_book::released(order_book::round(&self.names));
-        self.keep(&name, Step::now()).await?;
-        Ok(())
     }
 
     /// Decides that the order goes to the till, unless it is decided otherwise: then the cancellation comes back.
     pub(crate) async fn charge(&self) -> Result<Option<Cancelled>, BookError> {
-        let ours = Decision::Charge { at: event::now() };
-        let name = self.decision();
-        match self.book.settle(self.order, &name, ours).await? {
+        match self.decide(Decision::Charge { at: event::now() }).await? {
             Decision::Charge { .. } => Ok(None),
             Decision::Cancel(cancelled) => Ok(Some(cancelled)),
         }
     }
 
-    /// Decides that the order is cancelled because the till said no. A decision to charge that came before stands, and the
-    /// charge has come to nothing.
-    pub(crate) async fn refuse(
-        &self,
-        reason: &str,
-        not_charged: bool,
-    ) -> Result<Cancelled, BookError> {
-        let cancelled = Cancelled::now(reason, not_charged);
-        let ours = Decision::Cancel(cancelled.clone());
-        let name = self.decision();
-        match self.book.settle(self.order, &name, ours).await? {
-            Decision::Charge { .. } => Ok(cancelled),
-            Decision::Cancel(cancelled) => Ok(cancelled),
+    /// Decides that the order is cancelled, unless it is decided otherwise, and gives what counts.
+    pub(crate) async fn cancel(&self, ours: &Cancelled) -> Result<Decision, BookError> {
+        self.decide(Decision::Cancel(ours.clone())).await
+    }
+
+    async fn decide(&self, ours: Decision) -> Result<Decision, BookError> {
+        let name = order_book::decision(self.round());
+        self.book.settle(self.order, &name, ours).await
+    }
+
+    /// Nobody may take anything by the decision to charge any more. Whoever has taken something, or had it taken, asks afterwards
+    /// whether this was written, and whoever writes it asks the till afterwards: one of the two sees the other.
+    pub(crate) async fn abandon(&self) -> Result<(), BookError> {
+        self.keep(&abandoned(self.round()), Step::now()).await?;
+        Ok(())
+    }
+
+    /// Something was taken in this round that could not have been voided before. If others have ended the round meanwhile, the one
+    /// that counts decides: a cancellation that came since comes back.
+    pub(crate) async fn stand(&self) -> Result<Option<Cancelled>, BookError> {
+        let mut latest = None;
+        loop {
+            let facts = latest.as_ref().unwrap_or(self);
+            if !facts.is_abandoned().await? {
+                return Ok(None);
+            }
+            facts.release().await?;
+            let now = facts.anew().await?;
+            if now.is_paid() {
+                return Ok(None);
+            }
+            if let Some(cancelled) = now.charge().await? {
+                return Ok(Some(cancelled));
+            }
+            latest = Some(now);
         }
+    }
+
+    /// The order is paid, and with that confirmed, unless it was cancelled in a round that others have begun meanwhile: then a person
+    /// has to look at it. Whoever cancels later hears that it is paid.
+    pub(crate) async fn confirm(&self) -> Result<Verdict, Stop> {
+        if !self.has(CONFIRMED) {
+            let now = self.anew().await?;
+            let decision = order_book::decision(now.round());
+            if let Some(Decision::Cancel(_)) = self.book.read(self.order, &decision).await? {
+                return Err(Stop::dead(
+                    Reason::CancelledTooLate,
+                    "the till has taken the order, which was cancelled meanwhile; cancel and refund it there",
+                ));
+            }
+        }
+        let ours = Confirmed { at: event::now() };
+        let confirmed = self.book.settle(self.order, CONFIRMED, ours).await?;
+        Ok(Verdict::Confirmed(confirmed))
+    }
+
+    /// The decision to charge has come to nothing, and it is certain that it will: somebody may cancel the order now, or have
+    /// it tried again.
+    pub(crate) async fn release(&self) -> Result<(), BookError> {
+        let name = order_book::released(self.round());
+        self.keep(&name, Step::now()).await?;
+        Ok(())
     }
 }
 

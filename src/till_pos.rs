@@ -1,21 +1,24 @@
 //! An order and its payment at a till of the shop's own, which takes both in one call (`docs/till.openapi.json`).
 //!
-//! Called for each delivery of an order to the till. Because the one call may take money, the decision comes before it: an order
-//! that was cancelled before that is never submitted. A till that may have the order is asked, and only if it does not know it
-//! gets it again, under the same key.
+//! Called for each delivery of an order to the till, and for its cancellation. Because the one call may take money, the decision
+//! comes before it: an order that was cancelled before that is never submitted. A till that may have the order is asked, and only
+//! if it does not know it gets it again, under the same key. A till that has said no is asked once more after it is written
+//! that nobody counts on the order any more ([`Facts::abandon`]): another instance may have had another answer.
+
+use std::time::Duration;
 
 use tracing::{info, warn};
 
 use crate::{
     book_store::Put,
-    event::{self, PAYMENT_DECLINED, REJECTED_BY_VENDOR},
+    event::{PAYMENT_DECLINED, REJECTED_BY_VENDOR},
     failure::{Class, Failure},
-    order::{Order, Payment},
-    order_book::{CONFIRMED, Confirmed},
+    order::Order,
+    order_book::{Cancelled, Decision},
     outcome::Reason,
     pos::{Found, PosClient, Submitted},
     till_error::{TillError, TillFailure},
-    till_facts::{ASKED, Facts, PAID, Step, Stop, Verdict, key},
+    till_facts::{ASKED, Facts, PAID, Step, Stop, Verdict, key, no_business},
 };
 
 /// Puts the order through the till, from wherever it is.
@@ -24,11 +27,11 @@ pub(crate) async fn ring_up(
     facts: &Facts<'_>,
     order: &Order,
 ) -> Result<Verdict, Stop> {
-    if let Some(cancelled) = facts.cancelled().await? {
-        return Ok(Verdict::Cancelled(cancelled));
+    if facts.is_paid() {
+        return facts.confirm().await;
     }
-    if facts.has(CONFIRMED) || facts.has(PAID) {
-        return confirmed(facts).await;
+    if let Some(cancelled) = facts.cancelled().await? {
+        return call_off(pos, facts, order, &cancelled, false).await;
     }
     let Some(payment) = &order.payment else {
         let description = "there is no payment in the order";
@@ -37,24 +40,144 @@ pub(crate) async fn ring_up(
     if let Some(cancelled) = facts.charge().await? {
         return Ok(Verdict::Cancelled(cancelled));
     }
-    match submit(pos, facts, order).await {
+    if facts.is_abandoned().await? {
+        return go_on(pos, facts, order).await;
+    }
+    let (reason, not_charged) = match submit(pos, facts, order).await {
         Ok(Submitted::Accepted { external_id, total }) => {
-            if total.is_some_and(|total| total != order.total.amount) {
-                warn!("the till has another total, and is told to cancel the order");
-                return withdraw(pos, facts, &external_id).await;
+            if is_total(order, total) {
+                return accepted(pos, facts, &external_id, total).await;
             }
-            facts.keep(PAID, Step::of(&external_id, total)).await?;
-            confirmed(facts).await
+            warn!("the till has another total, and is told to cancel the order");
+            take_back(pos, &external_id).await?;
+            (REJECTED_BY_VENDOR, false)
         }
-        Ok(Submitted::Pending { retry_after, .. }) => Err(Stop::Later(Failure {
-            class: Class::Deferred,
-            retry_after,
-            answer: "the till has not decided yet".to_owned(),
-            nothing_taken: false,
-        })),
-        Err(No::Declined(code)) => refused(facts, payment, PAYMENT_DECLINED, &code).await,
-        Err(No::Rejected(code)) => refused(facts, payment, REJECTED_BY_VENDOR, &code).await,
-        Err(No::Stop(stop)) => Err(stop),
+        Ok(Submitted::Pending { retry_after, .. }) => return Err(pending(retry_after)),
+        Err(No::Declined(code)) => {
+            info!(code, "the till declines the payment");
+            (PAYMENT_DECLINED, !payment.is_external())
+        }
+        Err(No::Rejected(code)) => {
+            info!(code, "the till does not take the order");
+            (REJECTED_BY_VENDOR, !payment.is_external())
+        }
+        Err(No::Cancelled) => {
+            info!("the order was cancelled at the till");
+            // Whether it has charged and given back, or never charged, only the till knows.
+            (REJECTED_BY_VENDOR, false)
+        }
+        Err(No::Stop(stop)) => return Err(stop),
+    };
+    let cancelled = Cancelled::now(reason, not_charged);
+    call_off(pos, facts, order, &cancelled, true).await
+}
+
+/// Another delivery has begun to end the round, and perhaps not come to its end.
+async fn go_on(pos: &PosClient, facts: &Facts<'_>, order: &Order) -> Result<Verdict, Stop> {
+    match pos.find(facts.order).await.map_err(no_business)? {
+        Some(Found::Submitted(Submitted::Accepted { external_id, total }))
+            if is_total(order, total) =>
+        {
+            accepted(pos, facts, &external_id, total).await
+        }
+        Some(Found::Submitted(Submitted::Accepted { external_id, .. })) => {
+            take_back(pos, &external_id).await?;
+            let cancelled = Cancelled::now(REJECTED_BY_VENDOR, false);
+            call_off(pos, facts, order, &cancelled, true).await
+        }
+        Some(Found::Submitted(Submitted::Pending { retry_after, .. })) => Err(pending(retry_after)),
+        Some(Found::Declined { .. } | Found::Rejected { .. } | Found::Cancelled) | None => {
+            facts.release().await?;
+            Err(Stop::later("it is to be submitted once more"))
+        }
+    }
+}
+
+fn is_total(order: &Order, total: Option<i64>) -> bool {
+    total.is_none_or(|total| total == order.total.amount)
+}
+
+fn pending(retry_after: Option<Duration>) -> Stop {
+    Stop::Later(Failure {
+        class: Class::Deferred,
+        retry_after,
+        answer: "the till has not decided yet".to_owned(),
+        nothing_taken: false,
+    })
+}
+
+/// The till has the order. Others may have been told meanwhile that it has not, and the order be cancelled since.
+async fn accepted(
+    pos: &PosClient,
+    facts: &Facts<'_>,
+    external_id: &str,
+    total: Option<i64>,
+) -> Result<Verdict, Stop> {
+    if let Some(cancelled) = facts.stand().await? {
+        warn!("the order was cancelled meanwhile, and the till is told to cancel it");
+        take_back(pos, external_id).await?;
+        return Ok(Verdict::Cancelled(cancelled));
+    }
+    facts.keep(PAID, Step::of(external_id, total)).await?;
+    facts.confirm().await
+}
+
+/// The order is cancelled: because the till has said no, or by somebody who may have had no order book to decide in. It goes to
+/// the till no more. If it is there already it stays, unless it came there after the decision to cancel.
+async fn call_off(
+    pos: &PosClient,
+    facts: &Facts<'_>,
+    order: &Order,
+    cancelled: &Cancelled,
+    mut has_said_no: bool,
+) -> Result<Verdict, Stop> {
+    let mut was_released = false;
+    loop {
+        let facts = facts.anew().await?;
+        if facts.is_paid() {
+            return facts.confirm().await;
+        }
+        let decision = facts.cancel(cancelled).await?;
+        let is_charge = matches!(decision, Decision::Charge { .. });
+        if is_charge {
+            facts.abandon().await?;
+        }
+        let is_asked = facts.book.is_known(facts.order, ASKED).await?;
+        let found = match is_asked && (is_charge || !was_released) {
+            true => pos.find(facts.order).await.map_err(no_business)?,
+            false => None,
+        };
+        if let Some(Found::Submitted(Submitted::Pending { retry_after, .. })) = found {
+            return Err(pending(retry_after));
+        }
+        match (decision, found) {
+            (Decision::Cancel(cancelled), found) => {
+                if let Some(Found::Submitted(Submitted::Accepted { external_id, .. })) = found {
+                    take_back(pos, &external_id).await?;
+                }
+                return Ok(Verdict::Cancelled(cancelled));
+            }
+            (
+                Decision::Charge { .. },
+                Some(Found::Submitted(Submitted::Accepted { external_id, total })),
+            ) => {
+                if is_total(order, total) {
+                    return accepted(pos, &facts, &external_id, total).await;
+                }
+                take_back(pos, &external_id).await?;
+                has_said_no = true;
+            }
+            // A 404 may come from somebody else: that alone is no reason to say that nothing was taken.
+            (Decision::Charge { .. }, None) if is_asked && !has_said_no => {
+                return Err(Stop::dead(
+                    Reason::CancelledTooLate,
+                    "the order may have gone to the till before it was cancelled, which does not know it; refund it there if it has",
+                ));
+            }
+            (Decision::Charge { .. }, _) => {}
+        }
+        facts.release().await?;
+        was_released = true;
     }
 }
 
@@ -62,6 +185,7 @@ pub(crate) async fn ring_up(
 enum No {
     Declined(String),
     Rejected(String),
+    Cancelled,
     Stop(Stop),
 }
 
@@ -82,45 +206,66 @@ async fn submit(pos: &PosClient, facts: &Facts<'_>, order: &Order) -> Result<Sub
             Some(Found::Submitted(submitted)) => return Ok(submitted),
             Some(Found::Declined { code }) => return Err(No::Declined(code)),
             Some(Found::Rejected { code }) => return Err(No::Rejected(code)),
-            Some(Found::Cancelled) => return Err(No::Rejected("cancelled".to_owned())),
+            Some(Found::Cancelled) => return Err(No::Cancelled),
             None => {}
         }
     }
     match pos.submit(order, key(facts.order, "submit")).await {
-        // It has nothing of the order, and never will as it is written.
-        Err(TillError::Failed(failure @ TillFailure::Refused { .. })) => {
-            let released = facts.release().await;
-            released.map_err(|error| No::Stop(error.into()))?;
+        // So it says to a repetition.
+        Err(TillError::Failed(TillFailure::InvalidState { .. })) => Err(No::Cancelled),
+        // It has nothing of the order, and never will as it is written; or it remembers what it refused, written in another way.
+        Err(TillError::Failed(
+            failure @ (TillFailure::Refused { .. } | TillFailure::KeyReused { .. }),
+        )) => {
+            give_up(pos, facts).await?;
             Err(No::Stop(failure.into()))
         }
         other => Ok(other?),
     }
 }
 
-async fn confirmed(facts: &Facts<'_>) -> Result<Verdict, Stop> {
-    let ours = Confirmed { at: event::now() };
-    let confirmed = facts.book.settle(facts.order, CONFIRMED, ours).await?;
-    Ok(Verdict::Confirmed(confirmed))
-}
-
-async fn refused(
-    facts: &Facts<'_>,
-    payment: &Payment,
-    reason: &str,
-    code: &str,
-) -> Result<Verdict, Stop> {
-    info!(code, "the till does not take the order: {reason}");
-    let cancelled = facts.refuse(reason, !payment.is_external()).await?;
-    Ok(Verdict::Cancelled(cancelled))
-}
-
-/// Takes back an order that the till has sold at another price.
-async fn withdraw(pos: &PosClient, facts: &Facts<'_>, external_id: &str) -> Result<Verdict, Stop> {
-    match pos.cancel(external_id).await {
-        Ok(()) | Err(TillError::Declined { .. } | TillError::Rejected { .. }) => {}
-        Err(TillError::Failed(failure)) => return Err(failure.into()),
+/// Ends the round of an order of which the till has nothing: it can be cancelled, or tried again by whoever replays its dead letter.
+async fn give_up(pos: &PosClient, facts: &Facts<'_>) -> Result<(), No> {
+    let abandoned = facts.abandon().await;
+    abandoned.map_err(|error| No::Stop(error.into()))?;
+    // Another instance may have had more luck.
+    if pos.find(facts.order).await?.is_some() {
+        return Err(No::Stop(Stop::later("the till has it after all")));
     }
-    // Whether it has charged and given back, or never charged, only the till knows.
-    let cancelled = facts.refuse(REJECTED_BY_VENDOR, false).await?;
-    Ok(Verdict::Cancelled(cancelled))
+    let released = facts.release().await;
+    released.map_err(|error| No::Stop(error.into()))
+}
+
+/// What happens when somebody has cancelled the order, whoever decided it and where: it must not go to the till any more.
+pub(crate) async fn release(
+    pos: &PosClient,
+    facts: &Facts<'_>,
+    order: &Order,
+    heard: &Cancelled,
+) -> Result<(), Stop> {
+    let verdict = match facts.is_paid() {
+        true => facts.confirm().await?,
+        false => call_off(pos, facts, order, heard, false).await?,
+    };
+    match verdict {
+        Verdict::Cancelled(_) => Ok(()),
+        Verdict::Confirmed(_) => Err(Stop::dead(
+            Reason::CancelledTooLate,
+            "the till had taken the order when it was cancelled; cancel and refund it there",
+        )),
+    }
+}
+
+/// Has the till cancel an order that it has accepted.
+async fn take_back(pos: &PosClient, external_id: &str) -> Result<(), Stop> {
+    match pos.cancel(external_id).await.map_err(no_business) {
+        Err(Stop::Dead(why)) => {
+            let description = format!(
+                "the till keeps an order that is cancelled here: {}; refund it there",
+                why.description
+            );
+            Err(Stop::dead(Reason::CancelledTooLate, description))
+        }
+        other => other,
+    }
 }

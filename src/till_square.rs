@@ -2,27 +2,35 @@
 //!
 //! Called for each delivery of an order to the till, and for its cancellation. Each step's result is in the order book before
 //! the next call ([`crate::till_facts`]), and each call has a key of the order and the step, so that a delivery that is repeated,
-//! after a kill at any point or on two instances at once, changes nothing that was done. Money is only ever taken by the
-//! capture, which comes after `decision.json` says `charge`: an order that was cancelled before that is never charged, and
-//! what was authorised for it is voided, here or when its cancellation comes by.
+//! after a kill at any point or on two instances at once, repeats at most one call. Money is only ever taken by the
+//! capture (or recorded, where the shop has it), which comes after `decision.json` says `charge`: an order that was cancelled
+//! before that is never charged, and what was authorised for it is voided ([`crate::till_square_undo`]).
+//!
+//! Where Square says for certain that it will not do what was decided, the round is ended: nothing is left authorised, and the
+//! order may be cancelled, or tried again by whoever replays its dead letter.
 
 use time::{Duration, OffsetDateTime};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
+    book_store::Put,
     event::{PAYMENT_DECLINED, REJECTED_BY_VENDOR},
     order::{Order, Payment},
-    order_book::{CONFIRMED, Cancelled, Confirmed},
+    order_book::Cancelled,
     outcome::Reason,
-    square::{SquareClient, SquareOrder, SquareOrderState, SquarePaymentStatus},
+    square::{SquareClient, SquareOrderState, SquarePaymentStatus},
     till_error::{TillError, TillFailure},
     till_facts::{
-        ASKED, Facts, ORDER, ORDER_CANCELLED, PAID, Step, Stop, Verdict, key, payment, voided,
+        ASKED, Facts, ORDER, PAID, Step, Stop, Verdict, certain, key, no_business, payment, voided,
+    },
+    till_square_undo::{
+        self as undo, Closed, End, Undone, cancel_order, too_late, try_to_cancel_order,
+        void_payment,
     },
 };
 
 /// How long a payment whose answer was lost is asked for again under its key. Square does not say how long it remembers a key;
-/// after this time the payment is cancelled by its key, and another attempt has another one.
+/// after this time the payment is cancelled by its key, and the next round has another one.
 const KEY_LIFETIME: Duration = Duration::hours(24);
 
 /// A payment token that is used up or has expired so long after the order was placed was good when the customer gave it.
@@ -35,8 +43,6 @@ pub(crate) struct Submission<'a> {
     pub(crate) placed_at: OffsetDateTime,
     /// Since when an attempt may have got further than the order book knows.
     pub(crate) unconfirmed_since: Option<OffsetDateTime>,
-    /// It may have been worked on before.
-    pub(crate) is_repeated: bool,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -47,119 +53,65 @@ pub(crate) async fn ring_up(
     submission: &Submission<'_>,
 ) -> Result<Verdict, Stop> {
     let order = submission.order;
+    if facts.is_paid() {
+        return facts.confirm().await;
+    }
+    let sale = Sale {
+        square,
+        facts,
+        submission,
+        square_order: "",
+        was_asked: true,
+    };
     if let Some(cancelled) = facts.cancelled().await? {
-        void(square, facts, order, submission.is_repeated).await?;
-        return Ok(Verdict::Cancelled(cancelled));
+        return sale.cancel(&cancelled).await;
     }
-    if facts.has(CONFIRMED) || facts.has(PAID) {
-        return confirmed(facts).await;
-    }
-    // What costs nothing has nothing to authorise.
-    let is_free = order.total.amount == 0;
     let Some(source) = &order.payment else {
         let description = "there is no payment in the order";
         return Err(Stop::dead(Reason::TillRefused, description));
     };
+    let asked = facts.book.write(facts.order, ASKED, &Step::now()).await?;
     let at_square = match at_square(square, facts, order).await? {
         Ok(order) => order,
-        Err(code) => return refused(square, facts, order, REJECTED_BY_VENDOR, &code).await,
+        Err(code) => return sale.refused(REJECTED_BY_VENDOR, &code).await,
     };
     if at_square.amount != Some(order.total.amount) {
-        return refused(square, facts, order, REJECTED_BY_VENDOR, "another total").await;
+        return sale.refused(REJECTED_BY_VENDOR, "another total").await;
     }
     let id = at_square.id.unwrap_or_default();
-    if is_free {
-        return give(square, facts, order, &id).await;
+    let sale = Sale {
+        square_order: &id,
+        was_asked: asked == Put::Existed,
+        ..sale
+    };
+    let is_begun = facts.is_abandoned().await?;
+    if !is_begun && !is_stale(facts, submission).await? {
+        return sale.take(source).await;
     }
-    match source.is_external() {
-        true => record(square, facts, order, &id).await,
-        false => charge(square, facts, submission, &id, source).await,
+    if !is_begun {
+        warn!("whether the payment was authorised is not known for too long; it is cancelled");
     }
+    if let Some(end) = sale.close().await? {
+        return Ok(end);
+    }
+    let facts = &facts.anew().await?;
+    Sale { facts, ..sale }.take(source).await
 }
 
-/// Makes sure that nothing is, or will be, charged for an order that is cancelled, and cancels it at Square. `again` says that
-/// something may have been authorised since it was done before, by whoever did not know of the cancellation yet.
-pub(crate) async fn void(
+/// What happens at Square when somebody has cancelled the order, whoever decided it and where.
+pub(crate) async fn release(
     square: &SquareClient,
     facts: &Facts<'_>,
     order: &Order,
-    again: bool,
+    heard: &Cancelled,
 ) -> Result<(), Stop> {
-    // Square never heard of it, or has done it already.
-    if !facts.has(ASKED) || (facts.has(ORDER_CANCELLED) && !again) {
-        return Ok(());
+    if facts.is_paid() {
+        return Err(too_late());
     }
-    let id = match facts.step(ORDER).await? {
-        Some(step) => step.id.unwrap_or_default(),
-        // It may be there all the same: under its key it comes to light.
-        None => match square.create_order(order, key(facts.order, "order")).await {
-            Ok(created) => created.id,
-            Err(TillError::Failed(failure)) => return Err(failure.into()),
-            // Then there is none.
-            Err(TillError::Rejected { .. } | TillError::Declined { .. }) => return Ok(()),
-        },
-    };
-    let current = attempt(facts);
-    let first = if again { 1 } else { current };
-    for attempt in first..=current {
-        void_payment(square, facts, attempt).await?;
-    }
-    facts.keep(&voided(current), Step::now()).await?;
-    cancel_order(square, facts, &id).await?;
-    facts.keep(ORDER_CANCELLED, Step::now()).await?;
-    info!("voided the payment, and cancelled the order at the till");
-    Ok(())
-}
-
-/// The same with what has become known in this delivery.
-async fn void_now(square: &SquareClient, facts: &Facts<'_>, order: &Order) -> Result<(), Stop> {
-    let facts = Facts::of(facts.book, facts.order).await?;
-    void(square, &facts, order, true).await
-}
-
-async fn void_payment(square: &SquareClient, facts: &Facts<'_>, attempt: u32) -> Result<(), Stop> {
-    let Some(step) = facts.step(&payment(attempt)).await? else {
-        let key = payment_key(facts, attempt);
-        return match square.cancel_payment_by_key(key).await {
-            Err(TillError::Failed(TillFailure::InvalidState { .. })) => Err(too_late()),
-            other => failed(other),
-        };
-    };
-    let id = step.id.unwrap_or_default();
-    match square.cancel_payment(&id).await {
-        Err(TillError::Failed(TillFailure::InvalidState { .. })) => {
-            let known = failed(square.get_payment(&id).await)?;
-            match known.status {
-                SquarePaymentStatus::Canceled | SquarePaymentStatus::Failed => Ok(()),
-                SquarePaymentStatus::Completed => Err(too_late()),
-                SquarePaymentStatus::Approved
-                | SquarePaymentStatus::Pending
-                | SquarePaymentStatus::Unknown => {
-                    Err(Stop::later("the payment can't be voided yet"))
-                }
-            }
-        }
-        other => failed(other).map(|_| ()),
-    }
-}
-
-fn too_late() -> Stop {
-    Stop::dead(
-        Reason::CancelledTooLate,
-        "the order was cancelled, but the payment was taken at the till; refund it there",
-    )
-}
-
-/// Whatever version the order has by now.
-async fn cancel_order(square: &SquareClient, facts: &Facts<'_>, id: &str) -> Result<(), Stop> {
-    let known: SquareOrder = failed(square.get_order(id).await)?;
-    match known.state {
-        SquareOrderState::Canceled => Ok(()),
-        SquareOrderState::Completed => Err(too_late()),
-        SquareOrderState::Open | SquareOrderState::Draft | SquareOrderState::Unknown => {
-            let key = key(facts.order, &format!("cancel {}", known.version));
-            failed(square.cancel_order(id, known.version, key).await).map(|_| ())
-        }
+    match undo::cancel(square, facts, order, heard).await? {
+        End::Paid(_) => Err(too_late()),
+        End::Cancelled(_, Some(id)) => cancel_order(square, facts, &id).await,
+        End::Cancelled(_, None) => Ok(()),
     }
 }
 
@@ -172,7 +124,6 @@ async fn at_square(
     if let Some(step) = facts.step(ORDER).await? {
         return Ok(Ok(step));
     }
-    facts.keep(ASKED, Step::now()).await?;
     match square.create_order(order, key(facts.order, "order")).await {
         Ok(created) => {
             let amount =
@@ -184,264 +135,321 @@ async fn at_square(
     }
 }
 
-/// Authorises, decides and captures.
-async fn charge(
-    square: &SquareClient,
-    facts: &Facts<'_>,
-    submission: &Submission<'_>,
-    square_order: &str,
-    source: &Payment,
-) -> Result<Verdict, Stop> {
-    let order = submission.order;
-    let mut attempt = attempt(facts);
-    let authorised = match facts.step(&payment(attempt)).await? {
-        Some(step) => step,
-        None => {
-            let is_stale = submission
-                .unconfirmed_since
-                .is_some_and(|since| submission.now - since > KEY_LIFETIME);
-            if is_stale && facts.has(ORDER) {
-                warn!(
-                    "whether the payment was authorised is not known for too long; it is cancelled by its key"
-                );
-                failed(
-                    square
-                        .cancel_payment_by_key(payment_key(facts, attempt))
-                        .await,
-                )?;
-                facts.keep(&voided(attempt), Step::now()).await?;
-                attempt += 1;
-            }
-            let key = payment_key(facts, attempt);
-            let made = square
-                .create_payment(order, square_order, key, &source.source)
-                .await;
-            match made {
-                Ok(made) => match made.status {
-                    SquarePaymentStatus::Approved | SquarePaymentStatus::Completed => {
-                        let amount = Some(made.amount.amount);
-                        let name = payment(attempt);
-                        facts.keep(&name, Step::of(&made.id, amount)).await?
+/// Whether the payment's answer was lost so long ago that its key may be forgotten.
+async fn is_stale(facts: &Facts<'_>, submission: &Submission<'_>) -> Result<bool, Stop> {
+    let round = facts.round();
+    let Some(mut since) = submission.unconfirmed_since else {
+        return Ok(false);
+    };
+    if !is_card(submission.order) || !facts.has(ORDER) || facts.has(&payment(round)) {
+        return Ok(false);
+    }
+    // The round before has taken the doubt with it.
+    if let Some(before) = facts.step(&voided(round - 1)).await? {
+        since = since.max(before.at);
+    }
+    Ok(submission.now - since > KEY_LIFETIME)
+}
+
+/// An order on its way through Square, in one delivery.
+#[derive(Clone, Copy)]
+struct Sale<'a> {
+    square: &'a SquareClient,
+    facts: &'a Facts<'a>,
+    submission: &'a Submission<'a>,
+    /// Square's id of the order, once it has one.
+    square_order: &'a str,
+    /// An earlier delivery, or another one, may have asked Square for the payment.
+    was_asked: bool,
+}
+
+impl Sale<'_> {
+    /// The order is there: what is left is its money.
+    async fn take(self, source: &Payment) -> Result<Verdict, Stop> {
+        let Self {
+            square,
+            facts,
+            submission,
+            square_order,
+            ..
+        } = self;
+        // What costs nothing has nothing to authorise, and what the shop has already neither.
+        if submission.order.total.amount == 0 {
+            let key = key(facts.order, &format!("pay {}", facts.round()));
+            let given = async || {
+                let given = square.pay_free_order(square_order, key).await?;
+                match given.state {
+                    SquareOrderState::Completed => Ok(None),
+                    // It says why when it is asked.
+                    _ => Err(TillFailure::InvalidState {
+                        till: "Square",
+                        answer: "it is not completed".to_owned(),
                     }
-                    _ => return Err(Stop::later("the payment is not authorised yet")),
-                },
-                Err(TillError::Declined { code, .. }) => {
-                    return declined(square, facts, submission, attempt, &code).await;
+                    .into()),
                 }
-                Err(TillError::Rejected { code, .. }) => {
-                    return refused(square, facts, order, REJECTED_BY_VENDOR, &code).await;
+            };
+            return self.complete(given).await;
+        }
+        if source.is_external() {
+            let key = payment_key(facts, facts.round());
+            let order = submission.order;
+            let recorded = async || {
+                let recorded = square.record_external_payment(order, square_order, key, None);
+                let recorded = recorded.await;
+                recorded.map(|payment| Some(payment.id))
+            };
+            return self.complete(recorded).await;
+        }
+        match self.authorise(source).await? {
+            Ok(payment) => self.capture(&payment).await,
+            Err(end) => Ok(end),
+        }
+    }
+
+    /// The id of the payment that is authorised in this round, or what has become of the order instead.
+    async fn authorise(self, source: &Payment) -> Result<Result<String, Verdict>, Stop> {
+        let Self {
+            square,
+            facts,
+            submission,
+            square_order,
+            ..
+        } = self;
+        let round = facts.round();
+        if let Some(step) = facts.step(&payment(round)).await? {
+            return Ok(Ok(step.id.unwrap_or_default()));
+        }
+        let key = payment_key(facts, round);
+        let made = square
+            .create_payment(submission.order, square_order, key, &source.source)
+            .await;
+        let end = match made {
+            Ok(made) => match made.status {
+                SquarePaymentStatus::Approved | SquarePaymentStatus::Completed => {
+                    let step = Step::of(&made.id, Some(made.amount.amount));
+                    let kept = facts.keep(&payment(round), step).await?;
+                    return Ok(Ok(kept.id.unwrap_or_default()));
                 }
-                Err(TillError::Failed(TillFailure::InvalidState { .. })) => {
-                    return Err(lapsed(facts, attempt).await?);
+                SquarePaymentStatus::Canceled | SquarePaymentStatus::Failed => {
+                    self.give_up(lapsed()).await
                 }
-                Err(TillError::Failed(failure)) => return Err(failure.into()),
+                SquarePaymentStatus::Pending | SquarePaymentStatus::Unknown => {
+                    Err(Stop::later("the payment is not authorised yet"))
+                }
+            },
+            Err(TillError::Declined { code, .. }) => self.declined(&code).await,
+            Err(TillError::Rejected { code, .. }) => self.refused(REJECTED_BY_VENDOR, &code).await,
+            Err(failure) if is_final(&failure) => self.give_up(no_business(failure)).await,
+            Err(failure) => Err(no_business(failure)),
+        };
+        end.map(Err)
+    }
+
+    /// Decides, and captures what is authorised.
+    async fn capture(self, payment: &str) -> Result<Verdict, Stop> {
+        let Self {
+            square,
+            facts,
+            square_order,
+            ..
+        } = self;
+        let round = facts.round();
+        if facts.is_abandoned().await? {
+            // It was not there yet, perhaps, when the others were voided.
+            return match void_payment(square, facts, round, square_order).await? {
+                Undone::Voided => Err(elsewhere()),
+                Undone::Taken(id) => self.paid(id).await,
+            };
+        }
+        if let Some(cancelled) = facts.charge().await? {
+            return self.cancel(&cancelled).await;
+        }
+        let key = key(facts.order, &format!("pay {round}"));
+        match square.pay_order(square_order, payment, key).await {
+            Ok(order) if order.state == SquareOrderState::Completed => {
+                self.paid(Some(payment.to_owned())).await
             }
+            Ok(_) => match certain(square.get_payment(payment).await)?.status {
+                SquarePaymentStatus::Completed => self.paid(Some(payment.to_owned())).await,
+                _ => Err(Stop::later("the order is not paid yet")),
+            },
+            Err(error) if is_final(&error) => self.not_captured(payment, error).await,
+            Err(error) => Err(no_business(error)),
         }
-    };
-    if let Some(cancelled) = facts.charge().await? {
-        void_now(square, facts, order).await?;
-        return Ok(Verdict::Cancelled(cancelled));
     }
-    let id = authorised.id.unwrap_or_default();
-    let key = key(facts.order, &format!("pay {attempt}"));
-    match square.pay_order(square_order, &id, key).await {
-        Ok(_) => {}
-        Err(TillError::Failed(
-            failure @ (TillFailure::InvalidState { .. }
-            | TillFailure::NotFound { .. }
-            | TillFailure::Refused { .. }
-            | TillFailure::KeyReused { .. }),
-        )) => not_captured(square, facts, attempt, square_order, &id, failure).await?,
-        // What an earlier call authorised was taken back meanwhile.
-        Err(TillError::Declined { .. } | TillError::Rejected { .. }) => {
-            return Err(lapsed(facts, attempt).await?);
-        }
-        Err(TillError::Failed(failure)) => return Err(failure.into()),
-    }
-    facts.keep(PAID, Step::of(&id, authorised.amount)).await?;
-    confirmed(facts).await
-}
 
-/// Square does not capture, which it says too of what it has captured already: only asking tells.
-async fn not_captured(
-    square: &SquareClient,
-    facts: &Facts<'_>,
-    attempt: u32,
-    square_order: &str,
-    payment: &str,
-    failure: TillFailure,
-) -> Result<(), Stop> {
-    let known = failed(square.get_payment(payment).await)?;
-    match known.status {
-        SquarePaymentStatus::Completed => Ok(()),
-        SquarePaymentStatus::Canceled | SquarePaymentStatus::Failed => {
-            Err(lapsed(facts, attempt).await?)
-        }
-        SquarePaymentStatus::Approved
-        | SquarePaymentStatus::Pending
-        | SquarePaymentStatus::Unknown => {
-            let order = failed(square.get_order(square_order).await)?;
-            if order.state == SquareOrderState::Completed {
-                // It is paid by another attempt, on another instance. This one must not be captured as well.
-                failed(square.cancel_payment(payment).await)?;
-                return Ok(());
-            }
-            Err(failure.into())
+    /// Square does not capture, which it says too of what it has captured already: only asking tells.
+    async fn not_captured(self, payment: &str, error: TillError) -> Result<Verdict, Stop> {
+        let known = certain(self.square.get_payment(payment).await)?;
+        match (known.status, error) {
+            (SquarePaymentStatus::Completed, _) => self.paid(Some(payment.to_owned())).await,
+            // What an earlier call authorised was taken back meanwhile.
+            (SquarePaymentStatus::Canceled | SquarePaymentStatus::Failed, _)
+            | (_, TillError::Declined { .. }) => self.give_up(lapsed()).await,
+            (_, error) => self.give_up(no_business(error)).await,
         }
     }
-}
 
-/// Records that the shop has the money. Square takes such a payment for completed at once, so that the decision comes first.
-async fn record(
-    square: &SquareClient,
-    facts: &Facts<'_>,
-    order: &Order,
-    square_order: &str,
-) -> Result<Verdict, Stop> {
-    if let Some(cancelled) = facts.charge().await? {
-        void_now(square, facts, order).await?;
-        return Ok(Verdict::Cancelled(cancelled));
-    }
-    let key = payment_key(facts, 1);
-    let recorded = square
-        .record_external_payment(order, square_order, key, None)
-        .await;
-    let step = match recorded {
-        Ok(recorded) => Step::of(&recorded.id, Some(recorded.amount.amount)),
-        Err(TillError::Failed(failure @ TillFailure::InvalidState { .. })) => {
-            completed(square, square_order, failure).await?;
-            Step::of(square_order, Some(order.total.amount))
+    /// Decides, and has Square complete the order by `call`, which gives the payment's id. Nothing is authorised
+    /// before, so that there is nothing to void either (see [`Self::paid`]).
+    async fn complete(
+        self,
+        call: impl AsyncFnOnce() -> Result<Option<String>, TillError>,
+    ) -> Result<Verdict, Stop> {
+        let facts = self.facts;
+        if facts.is_abandoned().await? {
+            return Err(elsewhere());
         }
-        Err(error) => return Err(no_business(error)),
-    };
-    facts.keep(PAID, step).await?;
-    confirmed(facts).await
-}
-
-/// Completes an order that costs nothing.
-async fn give(
-    square: &SquareClient,
-    facts: &Facts<'_>,
-    order: &Order,
-    square_order: &str,
-) -> Result<Verdict, Stop> {
-    if let Some(cancelled) = facts.charge().await? {
-        void_now(square, facts, order).await?;
-        return Ok(Verdict::Cancelled(cancelled));
-    }
-    match square
-        .pay_free_order(square_order, key(facts.order, "pay 0"))
-        .await
-    {
-        Err(TillError::Failed(failure @ TillFailure::InvalidState { .. })) => {
-            let known = failed(square.get_order(square_order).await)?;
-            if known.state != SquareOrderState::Completed {
-                return Err(failure.into());
-            }
+        if let Some(cancelled) = facts.charge().await? {
+            return self.cancel(&cancelled).await;
         }
-        other => {
-            failed(other)?;
+        match call().await {
+            Ok(id) => self.paid(id).await,
+            // Which it says too of what it has completed already.
+            Err(error) if is_final(&error) => self.give_up(no_business(error)).await,
+            Err(error) => Err(no_business(error)),
         }
     }
-    facts.keep(PAID, Step::of(square_order, Some(0))).await?;
-    confirmed(facts).await
-}
 
-async fn confirmed(facts: &Facts<'_>) -> Result<Verdict, Stop> {
-    let ours = Confirmed {
-        at: crate::event::now(),
-    };
-    let confirmed = facts.book.settle(facts.order, CONFIRMED, ours).await?;
-    Ok(Verdict::Confirmed(confirmed))
-}
-
-/// The payment was declined. What an earlier call may have authorised is voided before anybody is told that nothing was.
-async fn declined(
-    square: &SquareClient,
-    facts: &Facts<'_>,
-    submission: &Submission<'_>,
-    attempt: u32,
-    code: &str,
-) -> Result<Verdict, Stop> {
-    let is_used_up = code.ends_with("_USED") || code.ends_with("_EXPIRED");
-    let was_late = submission.now - submission.placed_at > LAPSE;
-    if is_used_up && (was_late || attempt > 1) {
-        let description = format!(
-            "{code}: the payment token was good when the order was placed; ask the customer for another, or cancel"
-        );
-        return Err(Stop::dead(Reason::PaymentLapsed, description));
+    /// Nothing comes of the decision to charge: it is ended, and a person has to look at the order, for the reason given.
+    async fn give_up(self, why: Stop) -> Result<Verdict, Stop> {
+        let facts = self.facts;
+        let now = facts.anew().await?;
+        if now.is_paid() || now.round() != facts.round() {
+            return Err(elsewhere());
+        }
+        if let Some(end) = self.close().await? {
+            return Ok(end);
+        }
+        let now = facts.anew().await?;
+        if now.is_paid() || now.round() != facts.round() + 1 || now.is_decided() {
+            return Err(elsewhere());
+        }
+        Err(why)
     }
-    if Facts::of(facts.book, facts.order)
+
+    /// Ends the round; nothing comes back if the next one may begin.
+    async fn close(self) -> Result<Option<Verdict>, Stop> {
+        let end = match undo::close(
+            self.square,
+            self.facts,
+            self.submission.order,
+            self.square_order,
+        )
         .await?
-        .has(&payment(attempt))
-    {
-        // Two had the order at once, and the other one's payment was taken.
-        return Err(Stop::later(
-            "the payment was authorised on another instance",
-        ));
+        {
+            Closed::Released => return Ok(None),
+            Closed::Taken(payment) => self.paid(payment).await,
+            Closed::Cancelled(cancelled) => self.cancel(&cancelled).await,
+        };
+        end.map(Some)
     }
-    refused(square, facts, submission.order, PAYMENT_DECLINED, code).await
-}
 
-async fn refused(
-    square: &SquareClient,
-    facts: &Facts<'_>,
-    order: &Order,
-    reason: &str,
-    code: &str,
-) -> Result<Verdict, Stop> {
-    info!(code, "the till does not take the order: {reason}");
-    let is_external = order.payment.as_ref().is_some_and(Payment::is_external);
-    let cancelled: Cancelled = facts.refuse(reason, !is_external).await?;
-    void_now(square, facts, order).await?;
-    Ok(Verdict::Cancelled(cancelled))
-}
-
-/// What was authorised is so no more. Another attempt would need another token, which only the customer can give.
-async fn lapsed(facts: &Facts<'_>, attempt: u32) -> Result<Stop, Stop> {
-    facts.keep(&voided(attempt), Step::now()).await?;
-    facts.release().await?;
-    Ok(Stop::dead(
-        Reason::PaymentLapsed,
-        "the payment was cancelled at the till before it was taken; ask the customer for another, or cancel",
-    ))
-}
-
-/// Which attempt at the payment is the current one.
-fn attempt(facts: &Facts<'_>) -> u32 {
-    (1..).find(|n| !facts.has(&voided(*n))).unwrap_or(u32::MAX)
-}
-
-fn payment_key(facts: &Facts<'_>, attempt: u32) -> uuid::Uuid {
-    key(facts.order, &format!("payment {attempt}"))
-}
-
-/// Whether the order is completed already, where Square does not do it once more.
-async fn completed(
-    square: &SquareClient,
-    square_order: &str,
-    failure: TillFailure,
-) -> Result<(), Stop> {
-    let known = failed(square.get_order(square_order).await)?;
-    match known.state {
-        SquareOrderState::Completed => Ok(()),
-        SquareOrderState::Open
-        | SquareOrderState::Canceled
-        | SquareOrderState::Draft
-        | SquareOrderState::Unknown => Err(failure.into()),
-    }
-}
-
-fn failed<T>(answer: Result<T, TillError>) -> Result<T, Stop> {
-    answer.map_err(no_business)
-}
-
-/// Of calls to which nobody can say no for reasons of business.
-fn no_business(error: TillError) -> Stop {
-    match error {
-        TillError::Failed(failure) => failure.into(),
-        TillError::Declined { code, .. } | TillError::Rejected { code, .. } => {
-            Stop::dead(Reason::TillRefused, code)
+    /// The order is cancelled, here or elsewhere, unless the money is taken already.
+    async fn cancel(self, cancelled: &Cancelled) -> Result<Verdict, Stop> {
+        let (square, facts) = (self.square, self.facts);
+        match undo::cancel(square, facts, self.submission.order, cancelled).await? {
+            End::Paid(payment) => self.paid(payment).await,
+            End::Cancelled(cancelled, id) => {
+                if let Some(id) = id {
+                    try_to_cancel_order(square, facts, &id).await;
+                }
+                Ok(Verdict::Cancelled(cancelled))
+            }
         }
+    }
+
+    /// The payment was declined. What an earlier call may have authorised is voided before anybody is told that nothing was.
+    async fn declined(self, code: &str) -> Result<Verdict, Stop> {
+        let (facts, submission) = (self.facts, self.submission);
+        let round = facts.round();
+        let now = facts.anew().await?;
+        if now.has(&payment(round)) || now.is_paid() || now.round() != round {
+            // Two had the order at once, and the other one's payment was taken.
+            return Err(elsewhere());
+        }
+        let was_late = submission.now - submission.placed_at > LAPSE;
+        let is_ours = match code {
+            // An earlier call of ours may have used it up, whatever that was answered.
+            "CARD_TOKEN_USED" | "CARD_TOKEN_EXPIRED" | "SOURCE_USED" | "SOURCE_EXPIRED" => {
+                was_late || round > 1 || self.was_asked
+            }
+            "NOT_FOUND" => {
+                error!(
+                    "the till knows nothing of the payment token: if that happens with every order, the shop's page makes \
+                     tokens for another Square application, or for the sandbox"
+                );
+                was_late
+            }
+            // It was good in an earlier round.
+            _ => round > 1,
+        };
+        if is_ours {
+            let description = format!(
+                "{code}: the payment token was good when the order was placed; ask the customer for another, or cancel"
+            );
+            let why = Stop::dead(Reason::PaymentLapsed, description);
+            return self.give_up(why).await;
+        }
+        self.refused(PAYMENT_DECLINED, code).await
+    }
+
+    async fn refused(self, reason: &str, code: &str) -> Result<Verdict, Stop> {
+        info!(code, "the till does not take the order: {reason}");
+        let payment = self.submission.order.payment.as_ref();
+        let not_charged = !payment.is_some_and(Payment::is_external);
+        self.cancel(&Cancelled::now(reason, not_charged)).await
+    }
+
+    /// By the payment of that id, if it is known.
+    ///
+    /// Where nothing was authorised, others may have found nothing to void, and ended the round: then the one that counts decides
+    /// whether the order was cancelled since.
+    async fn paid(self, id: Option<String>) -> Result<Verdict, Stop> {
+        if !is_card(self.submission.order) && self.facts.stand().await?.is_some() {
+            return Err(too_late());
+        }
+        let step = Step {
+            id,
+            amount: Some(self.submission.order.total.amount),
+            ..Step::now()
+        };
+        self.facts.keep(PAID, step).await?;
+        self.facts.confirm().await
+    }
+}
+
+/// Whether something is authorised for the order before it is captured.
+pub(crate) fn is_card(order: &Order) -> bool {
+    order.total.amount != 0 && !order.payment.as_ref().is_some_and(Payment::is_external)
+}
+
+fn elsewhere() -> Stop {
+    Stop::later("another instance has got further with the order meanwhile")
+}
+
+/// Another attempt would need another token, which only the customer can give.
+fn lapsed() -> Stop {
+    Stop::dead(
+        Reason::PaymentLapsed,
+        "what was authorised is so no more, and was not taken; ask the customer for another payment, or cancel",
+    )
+}
+
+pub(crate) fn payment_key(facts: &Facts<'_>, round: u32) -> uuid::Uuid {
+    key(facts.order, &format!("payment {round}"))
+}
+
+/// The same call would get the same answer again.
+pub(crate) fn is_final(error: &TillError) -> bool {
+    match error {
+        TillError::Declined { .. } | TillError::Rejected { .. } => true,
+        TillError::Failed(failure) => matches!(
+            failure,
+            TillFailure::InvalidState { .. }
+                | TillFailure::NotFound { .. }
+                | TillFailure::Refused { .. }
+                | TillFailure::KeyReused { .. }
+        ),
     }
 }

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::{
     event::Event,
     order::{Money, OrderId},
-    order_book::{CANCELLED, CONFIRMED, Cancelled, Confirmed, DECISION, Decision, PLACED},
+    order_book::{self, CANCELLED, CONFIRMED, Cancelled, Confirmed, Decision, PLACED},
     redelivery::Audience,
     told::{self, Note, Notification, Progress, Trail},
 };
@@ -167,8 +167,11 @@ struct Step {
 
 /// The facts that the answer is made of, of all that there are. An attempt that failed and was followed by another is not.
 pub fn needed(names: &BTreeSet<String>) -> Vec<String> {
+    let decision = decision(names);
     let steps = names.iter().filter(|name| {
-        matches!(name.as_str(), PLACED | DECISION | CONFIRMED | CANCELLED) || step(name).is_some()
+        matches!(name.as_str(), PLACED | CONFIRMED | CANCELLED)
+            || **name == decision
+            || step(name).is_some()
     });
     let mut needed: Vec<String> = steps.cloned().collect();
     for (notification, trail) in trails(names) {
@@ -188,7 +191,7 @@ pub fn tell(
     let mut reader = Reader::new(contents);
     let placed = reader.placed(order);
     let confirmed: Option<Confirmed> = reader.read(CONFIRMED);
-    let decision: Option<Decision> = reader.read(DECISION);
+    let decision: Option<Decision> = reader.read(&decision(names));
     let cancelled: Option<Cancelled> = reader.read(CANCELLED);
     let decided = match decision {
         Some(Decision::Cancel(cancelled)) => Some(cancelled),
@@ -262,6 +265,11 @@ pub fn tell(
             cancel: format!("/api/orders/{order}/cancel"),
         },
     }
+}
+
+/// The name of the decision that counts.
+fn decision(names: &BTreeSet<String>) -> String {
+    order_book::decision(order_book::round(|name| names.contains(name)))
 }
 
 /// What a step at the till is called here. One that is not known is not told of.
@@ -507,7 +515,7 @@ pub(crate) mod tests {
         };
         assert_eq!(status(&[]), (json!("placed"), Value::Null));
         assert_eq!(
-            status(&[(DECISION, charge)]),
+            status(&[("decision.json", charge)]),
             (json!("placed"), Value::Null)
         );
         assert_eq!(
@@ -515,7 +523,7 @@ pub(crate) mod tests {
             (json!("confirmed"), Value::Null)
         );
         assert_eq!(
-            status(&[(DECISION, cancel)]),
+            status(&[("decision.json", cancel)]),
             (json!("cancelled"), json!({ "reason": "Ordered twice" }))
         );
         assert_eq!(

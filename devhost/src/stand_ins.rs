@@ -136,17 +136,16 @@ fn install_email(settings: &mut Settings, ports: Ports) -> String {
 }
 
 fn install_till(settings: &mut Settings, ports: Ports) -> String {
-    settings.set(TILL, "square");
-    settings.set(
-        "SQUARE_BASE_URL",
-        format!("http://127.0.0.1:{}", ports.outside),
+    let url = format!("http://127.0.0.1:{}", ports.outside);
+    let line = format!(
+        "Payments: go to a stand-in of Square at {url}; see http://localhost:{}/_dev/till",
+        ports.functions
     );
+    settings.set(TILL, "square");
+    settings.set("SQUARE_BASE_URL", url);
     settings.set("SQUARE_ACCESS_TOKEN", square::ACCESS_TOKEN);
     settings.set("SQUARE_LOCATION_ID", square::LOCATION_ID);
-    format!(
-        "Payments: go to the stand-in; see http://localhost:{}/_dev/till",
-        ports.functions
-    )
+    line
 }
 
 /// A path with a slash is a folder to the handler, and any other value a container of the storage account.

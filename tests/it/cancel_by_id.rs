@@ -129,6 +129,37 @@ async fn a_payment_that_is_reserved_for_a_cancelled_order_is_voided() {
     assert_eq!(code, Some(0), "{printed}");
 }
 
+/// `kill -9` while the payment of a cancelled order is voided: before Square has done it, and when it has and nobody knows.
+#[tokio::test]
+async fn a_kill_while_a_payment_is_voided_leaves_nothing_reserved() {
+    for fault in [
+        json!({ "hang": true, "times": 1 }),
+        json!({ "hang": true, "drop": "after", "times": 1 }),
+    ] {
+        let host = DevHost::with_till(&[("RETRY_SCHEDULE", "1s")]).await;
+        let lost = json!({ "drop": "after", "times": 1 });
+        host.fault("till/payments", &lost).await;
+        host.fault("till/cancel", &fault).await;
+        let order_id = place(&host).await;
+        let is_reserved = |till: &Value| till["payments"][0]["status"] == "APPROVED";
+        host.wait_for("/_dev/till", is_reserved).await;
+        let (status, problem) = cancel(&host, &order_id, "Changed my mind").await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{problem}");
+        host.wait_for("/_dev/faults", |faults| *faults == json!({}))
+            .await;
+        host.kill_handler().await;
+        host.wait_for_status(&order_id, "cancelled").await;
+        host.wait_for("/_dev/emails", has(2)).await;
+        host.wait_until_idle().await;
+        let (orders, payments) = host.at_the_till(&order_id).await;
+        assert_eq!(orders[0]["state"], "CANCELED", "{orders:?}");
+        assert_eq!(payments.len(), 1, "{payments:?}");
+        assert_eq!(payments[0]["status"], "CANCELED", "{payments:?}");
+        let (code, printed) = host.audit("square").await;
+        assert_eq!(code, Some(0), "{printed}");
+    }
+}
+
 /// Both at once, many times: whoever is first decides, and nobody is charged for a cancelled order.
 #[tokio::test]
 async fn a_cancellation_that_races_the_till_leaves_the_order_either_paid_or_cancelled() {
@@ -171,4 +202,30 @@ async fn a_cancellation_that_races_the_till_leaves_the_order_either_paid_or_canc
     }
     let (code, printed) = host.audit("square").await;
     assert_eq!(code, Some(0), "{printed}");
+}
+
+/// The till is about to authorise the payment when the order is cancelled: no dead letter, and nothing reserved.
+#[tokio::test]
+async fn an_order_that_is_cancelled_while_its_payment_is_authorised_is_voided() {
+    let host = DevHost::with_till(&[("RETRY_SCHEDULE", "1s")]).await;
+    let slow = json!({ "latencyMs": 1500, "times": 1 });
+    host.fault("till/payments", &slow).await;
+    let order_id = place(&host).await;
+    let is_asked = |faults: &Value| *faults == json!({});
+    host.wait_for("/_dev/faults", is_asked).await;
+    let (status, problem) = cancel(&host, &order_id, "Changed my mind").await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{problem}");
+    host.wait_for_status(&order_id, "cancelled").await;
+    host.wait_until_idle().await;
+    let (orders, payments) = host.at_the_till(&order_id).await;
+    assert_eq!(orders[0]["state"], "CANCELED", "{orders:?}");
+    let holds_money =
+        |payment: &&Value| ["APPROVED", "COMPLETED"].contains(&payment["status"].as_str().unwrap());
+    assert_eq!(payments.iter().find(holds_money), None);
+    let (code, printed) = host.audit("square").await;
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(
+        printed.contains("1 told") && printed.contains(" 0 dead"),
+        "{printed}"
+    );
 }

@@ -54,6 +54,14 @@ impl DevHost {
         self.data.0.join("order-book")
     }
 
+    /// Where its stand-in of Square is.
+    pub fn square(&self) -> String {
+        let output = self.output.lock().unwrap();
+        let line = output.iter().find(|line| line.starts_with("Payments:"));
+        let (_, rest) = line.unwrap().split_once(" at ").unwrap();
+        rest.split_once(';').unwrap().0.to_owned()
+    }
+
     /// Runs the operator's audit on its order book; the exit code, and what it printed on both streams.
     pub async fn audit(&self, till: &str) -> (Option<i32>, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_orderup"))

@@ -35,5 +35,6 @@ mod sendgrid;
 mod service_bus;
 mod smtp;
 mod square;
+mod square_till;
 mod till;
 mod triggers;

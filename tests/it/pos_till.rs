@@ -1,7 +1,10 @@
 //! Orders at a till of the shop's own, from the message to the event that comes of it.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::{
     handler::{Folder, Handler, JsonBody, order_placed},
@@ -58,10 +61,18 @@ impl Shop {
     }
 }
 
+fn accepted_text(total: i64) -> String {
+    json!({ "order_id": ORDER, "status": "accepted", "external_id": "T-1", "total": total })
+        .to_string()
+}
+
 fn accepted(total: i64) -> Reply {
-    let body =
-        json!({ "order_id": ORDER, "status": "accepted", "external_id": "T-1", "total": total });
     // As for a repetition, and for whoever asks.
+    Reply::text(200, &accepted_text(total))
+}
+
+fn cancelled() -> Reply {
+    let body = json!({ "order_id": ORDER, "status": "cancelled", "external_id": "T-1" });
     Reply::text(200, &body.to_string())
 }
 
@@ -121,6 +132,7 @@ async fn a_till_that_says_no_cancels_the_order() {
     ] {
         let shop = Shop::start().await;
         shop.till.reply_once(reply);
+        shop.till.reply_once(Reply::status(404));
         let sent = shop.deliver().await;
         assert_eq!(kinds(&sent), ["order.cancelled"]);
         assert_eq!(
@@ -128,8 +140,10 @@ async fn a_till_that_says_no_cancels_the_order() {
             json!({ "reason": reason, "charged": false })
         );
         // It stays so.
+        shop.till.reply_once(Reply::status(404));
         assert_eq!(shop.deliver().await[0].body, sent[0].body);
-        assert_eq!(shop.till.rest().len(), 1);
+        let asked = shop.till.rest().into_iter().map(|asked| asked.method);
+        assert_eq!(asked.collect::<Vec<_>>(), ["POST", "GET", "GET"]);
         shop.keep_placed().await;
         assert_eq!(shop.cancel().await, StatusCode::ACCEPTED);
     }
@@ -170,6 +184,7 @@ async fn an_order_at_another_total_is_taken_back() {
     let shop = Shop::start().await;
     shop.till.reply_once(accepted(3740));
     shop.till.reply_once(Reply::status(204));
+    shop.till.reply_once(cancelled());
     let sent = shop.deliver().await;
     assert_eq!(kinds(&sent), ["order.cancelled"]);
     let cancellation = &sent[0].json()["data"]["cancellation"];
@@ -195,6 +210,7 @@ async fn an_order_that_was_cancelled_before_never_reaches_the_till() {
 async fn an_order_that_is_refused_for_another_reason_is_a_dead_letter() {
     let shop = Shop::start().await;
     shop.till.reply_once(problem(422, "invalid", "UNKNOWN_SKU"));
+    shop.till.reply_once(Reply::status(404));
     let sent = shop.deliver().await;
     assert_eq!(kinds(&sent), ["order.placed"]);
     assert_eq!(sent[0].header("dead-letter-reason"), "\"TillRefused\"");
@@ -206,13 +222,109 @@ async fn an_order_that_is_refused_for_another_reason_is_a_dead_letter() {
     // Nothing was taken, and so a person may try it again, or cancel it; and then it stays so.
     shop.till.reply_once(Reply::status(404));
     shop.till.reply_once(problem(422, "invalid", "UNKNOWN_SKU"));
+    shop.till.reply_once(Reply::status(404));
     shop.deliver().await;
     shop.keep_placed().await;
     assert_eq!(shop.cancel().await, StatusCode::ACCEPTED);
     shop.handler.bus.rest();
     shop.till.rest();
+    shop.till.reply_once(Reply::status(404));
     assert_eq!(kinds(&shop.deliver().await), ["order.cancelled"]);
-    assert!(shop.till.rest().is_empty());
+    let asked = shop.till.rest().into_iter().map(|asked| asked.method);
+    assert_eq!(asked.collect::<Vec<_>>(), ["GET"], "it is not submitted");
+}
+
+/// Two are at it at once: one is told that the till has refused the order, which is cancelled then; the other's call is taken.
+#[tokio::test]
+async fn an_order_that_the_till_takes_after_it_was_cancelled_is_taken_back() {
+    let shop = Shop::start().await;
+    let release = Arc::new(Notify::new());
+    let held = Reply::Held(release.clone(), 200, accepted_text(3400));
+    shop.till.reply_once(held);
+    let meanwhile = async {
+        shop.till.next().await;
+        shop.till.reply_once(Reply::status(404));
+        shop.till
+            .reply_once(problem(422, "order-rejected", "SOLD_OUT"));
+        shop.till.reply_once(Reply::status(404));
+        let other = handler(&shop.till, &shop.book).await;
+        let event = order_placed().to_string();
+        let response = other.trigger("till", event.as_bytes()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(kinds(&other.bus.rest()), ["order.cancelled"]);
+        shop.till.reply_once(Reply::status(204));
+        release.notify_one();
+    };
+    let (sent, ()) = tokio::join!(shop.deliver(), meanwhile);
+    assert_eq!(kinds(&sent), ["order.cancelled"]);
+    let asked = shop.till.rest();
+    assert_eq!(asked.last().unwrap().path_and_query, "/orders/T-1/cancel");
+    // Also where it is killed before: the till is asked.
+    shop.till.reply_once(accepted(3400));
+    shop.till.reply_once(Reply::status(204));
+    assert_eq!(kinds(&shop.deliver().await), ["order.cancelled"]);
+    let asked = shop.till.rest();
+    assert_eq!(asked.last().unwrap().path_and_query, "/orders/T-1/cancel");
+}
+
+/// One was told that the till had nothing, and the order was cancelled; the other wrote that it was paid all the same.
+#[tokio::test]
+async fn what_is_paid_and_cancelled_at_once_is_a_persons_and_not_confirmed() {
+    let shop = Shop::start().await;
+    let at = "2026-11-25T05:00:00Z";
+    let facts = [
+        ("decision.json", json!({ "decision": "charge", "at": at })),
+        ("till/abandoned-1.json", json!({ "at": at })),
+        ("till/released-1.json", json!({ "at": at })),
+        (
+            "decision-2.json",
+            json!({ "decision": "cancel", "at": at, "reason": "Changed my mind" }),
+        ),
+        ("till/paid.json", json!({ "at": at })),
+    ];
+    for (name, fact) in facts {
+        let path = shop.book.0.join(format!("orders/{ORDER}/{name}"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, fact.to_string()).unwrap();
+    }
+    let sent = shop.deliver().await;
+    assert_eq!(sent[0].header("dead-letter-reason"), "\"CancelledTooLate\"");
+    let sent = hears_of_a_cancellation(&shop, "till").await;
+    assert_eq!(sent[0].header("dead-letter-reason"), "\"CancelledTooLate\"");
+}
+
+/// The decision came first, and whether the till has heard of it a 404 alone does not say.
+#[tokio::test]
+async fn an_order_that_is_cancelled_elsewhere_after_the_decision_is_not_submitted_any_more() {
+    let shop = Shop::start().await;
+    shop.till.reply_once(Reply::status(502));
+    assert_eq!(kinds(&shop.deliver().await), ["order.placed"]);
+    hears_of_a_cancellation(&shop, "book").await;
+    shop.till.rest();
+    shop.till.reply_once(Reply::status(404));
+    let sent = shop.deliver().await;
+    assert_eq!(sent[0].header("dead-letter-reason"), "\"CancelledTooLate\"");
+    let asked = shop.till.rest().into_iter().map(|asked| asked.method);
+    assert_eq!(asked.collect::<Vec<_>>(), ["GET"]);
+}
+
+/// Killed after it was abandoned, and before it was released.
+#[tokio::test]
+async fn what_was_begun_to_be_given_up_is_tried_once_more() {
+    let shop = Shop::start().await;
+    shop.till.reply_once(problem(422, "invalid", "UNKNOWN_SKU"));
+    shop.till.reply_once(Reply::status(502));
+    assert_eq!(kinds(&shop.deliver().await), ["order.placed"]);
+    assert!(
+        shop.book
+            .0
+            .join(format!("orders/{ORDER}/till/abandoned-1.json"))
+            .exists()
+    );
+    shop.till.reply_once(Reply::status(404));
+    assert_eq!(kinds(&shop.deliver().await), ["order.placed"]);
+    shop.till.reply_once(Reply::status(404));
+    assert_eq!(kinds(&shop.deliver().await), ["order.confirmed"]);
 }
 
 /// On two instances at once: one key, one result.
@@ -244,22 +356,61 @@ async fn two_deliveries_at_once_are_one_order() {
     assert_eq!(keys.len(), 1);
 }
 
-/// A message of somebody's own, about an order that has gone to the till.
-#[tokio::test]
-async fn a_cancellation_from_elsewhere_that_comes_too_late_is_a_persons() {
-    let shop = Shop::start().await;
-    shop.deliver().await;
+async fn hears_of_a_cancellation(shop: &Shop, function: &str) -> Vec<Received> {
     let mut cancelled = order_placed();
     cancelled["type"] = json!("order.cancelled");
     cancelled["id"] = json!(format!("{ORDER}:cancelled"));
     cancelled["data"]["cancellation"] = json!({ "reason": "By hand" });
-    let response = shop
-        .handler
-        .trigger("till", cancelled.to_string().as_bytes())
-        .await;
+    let body = cancelled.to_string();
+    let response = shop.handler.trigger(function, body.as_bytes()).await;
     assert_eq!(response.status(), StatusCode::OK);
-    let sent = shop.handler.bus.rest();
-    assert_eq!(sent[0].header("dead-letter-reason"), "\"CancelledTooLate\"");
+    shop.handler.bus.rest()
+}
+
+/// A message of somebody's own, about an order that has gone to the till; whether or not the book has heard of it before.
+#[tokio::test]
+async fn a_cancellation_from_elsewhere_that_comes_too_late_is_a_persons() {
+    for functions in [&["till"][..], &["book", "till"]] {
+        let shop = Shop::start().await;
+        shop.deliver().await;
+        let mut sent = Vec::new();
+        for function in functions {
+            sent = hears_of_a_cancellation(&shop, function).await;
+        }
+        assert_eq!(sent[0].header("dead-letter-reason"), "\"CancelledTooLate\"");
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_from_elsewhere_that_comes_before_the_order_keeps_it_from_the_till() {
+    let shop = Shop::start().await;
+    assert!(hears_of_a_cancellation(&shop, "book").await.is_empty());
+    assert_eq!(kinds(&shop.deliver().await), ["order.cancelled"]);
+    assert!(hears_of_a_cancellation(&shop, "till").await.is_empty());
+    assert!(shop.till.rest().is_empty());
+}
+
+/// Killed after the till has cancelled what was at another total: it is asked, and says so.
+#[tokio::test]
+async fn a_kill_while_an_order_is_taken_back_cancels_it_once() {
+    let mut shop = Shop::start().await;
+    shop.till.reply_once(accepted(3740));
+    shop.till.reply_once(Reply::Hang);
+    let envelope = json!({ "Data": { "message": order_placed().to_string() }, "Metadata": {} });
+    let request = shop.handler.http.post(shop.handler.url("/till"));
+    let lost = tokio::spawn(request.json_body(&envelope).send());
+    while shop.till.next().await.path_and_query != "/orders/T-1/cancel" {}
+    shop.handler.kill().await;
+    lost.await.unwrap().expect_err("nobody answers any more");
+
+    shop.handler = handler(&shop.till, &shop.book).await;
+    shop.till.reply_once(cancelled());
+    shop.till.reply_once(cancelled());
+    let sent = shop.deliver().await;
+    assert_eq!(kinds(&sent), ["order.cancelled"]);
+    // It may have charged before.
+    let cancellation = &sent[0].json()["data"]["cancellation"];
+    assert_eq!(*cancellation, json!({ "reason": "rejected_by_vendor" }));
 }
 
 /// A till is nothing without the book in which its steps are kept.

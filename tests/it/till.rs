@@ -6,8 +6,9 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
+    copies::at,
     devhost::{DevHost, has},
-    handler::{JsonBody, json_of, order, order_placed},
+    handler::{Handler, JsonBody, json_of, order, order_placed},
     service_bus::sas,
 };
 
@@ -202,6 +203,47 @@ async fn an_order_that_is_delivered_twice_at_once_is_paid_once() {
     // One email that it was placed, and one that it is confirmed.
     let emails = host.get("/_dev/emails").await;
     assert_eq!(emails.as_array().unwrap().len(), 2 * orders.len());
+}
+
+/// In two processes, which share nothing but the order book and Square.
+#[tokio::test]
+async fn an_order_that_comes_to_two_instances_at_once_is_paid_once() {
+    let host = DevHost::with_till(&[]).await;
+    host.fault("till", &json!({ "latencyMs": 20 })).await;
+    let (book, square) = (host.book(), host.square());
+    let settings = [
+        ("ORDER_BOOK", book.to_str().unwrap()),
+        ("TILL", "square"),
+        ("SQUARE_BASE_URL", &square),
+        ("SQUARE_ACCESS_TOKEN", "devhost-stand-in-not-a-secret"),
+        ("SQUARE_LOCATION_ID", "LDEVHOST"),
+    ];
+    let one = Handler::start_with(&settings).await;
+    let two = Handler::start_with(&settings).await;
+    for _ in 0..10 {
+        let order_id = uuid::Uuid::now_v7().to_string();
+        let mut event = order_placed();
+        event["data"]["orderId"] = json!(order_id);
+        event["id"] = json!(format!("{order_id}:placed"));
+        event["subject"] = json!(order_id);
+        event["time"] = json!(at(time::OffsetDateTime::now_utc()));
+        // One of them may be told to come again, because the other is at it.
+        while !book
+            .join(format!("orders/{order_id}/confirmed.json"))
+            .exists()
+        {
+            let body = event.to_string();
+            let at_once = [&one, &two].map(|it| it.trigger("till", body.as_bytes()));
+            for response in futures_util::future::join_all(at_once).await {
+                assert_eq!(response.status(), StatusCode::OK);
+            }
+            for sent in one.bus.rest().into_iter().chain(two.bus.rest()) {
+                assert!(!sent.headers.contains_key("dead-letter-reason"), "{sent:?}");
+                assert_ne!(sent.json()["type"], "order.cancelled", "{sent:?}");
+            }
+        }
+        assert_paid_once(&host, &order_id).await;
+    }
 }
 
 #[tokio::test]
