@@ -96,19 +96,26 @@ pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(
         return published.map_err(|error| not_taken(&error));
     }
     let refused = if app.bus_rest.admits(Instant::now()) {
-        let published = timeout(PATIENCE, topic.publish(&message)).await;
-        match published.unwrap_or_else(|_| Err(out_of_patience())) {
-            Ok(()) => {
+        match timeout(PATIENCE, topic.publish(&message)).await {
+            Ok(Ok(())) => {
                 app.bus_rest.end();
                 return Ok(());
             }
-            Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_))) => {
+            Ok(Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_)))) => {
                 return Err(not_taken(&error));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 app.bus_rest.begin(Instant::now());
                 error!("the topic does not take events, which go to the outbox: {error}");
                 Some(error)
+            }
+            Err(_) => {
+                app.bus_rest.begin(Instant::now());
+                error!(
+                    "the topic has not taken an event within {} s: events go to the outbox",
+                    PATIENCE.as_secs()
+                );
+                None
             }
         }
     } else {
@@ -122,9 +129,9 @@ pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(
         }
         Err(book) => {
             error!("the outbox does not take the event either: {book}");
-            // Whoever was not tried may be well again.
             match refused {
                 Some(error) => Err(not_taken(&error)),
+                // The topic was not tried, or was not given the time that it has where there is no second place.
                 None => {
                     let published = topic.publish(&message).await;
                     published.map_err(|error| not_taken(&error))
@@ -161,12 +168,6 @@ pub fn message(event: &Event, traceparent: Option<&str>) -> Outgoing {
         body: event.to_json(),
         scheduled_enqueue_time: None,
         properties,
-    }
-}
-
-fn out_of_patience() -> PublishError {
-    PublishError::Unanswered {
-        reason: format!("it has not taken it within {} s", PATIENCE.as_secs()),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     http_client,
     order::OrderId,
     order_book::{self, BookError, ORDERS, OrderBook, PLACED},
-    outbox::{OUTBOX, UNSENDABLE},
+    outbox::{OUTBOX, UNSENDABLE, read_path},
     till::Till,
     timeline::Contents,
     vendor_notify_on::VendorNotifyOn,
@@ -86,8 +86,8 @@ fn from_settings(
 ) -> Result<(OrderBook, Rules), Vec<ConfigError>> {
     let has_till = Till::is_configured(settings);
     let vendors_on = VendorNotifyOn::from_settings(settings, has_till);
-    let store = http_client::outgoing(settings)
-        .and_then(|client| BookStore::from_settings(settings, &client));
+    let store =
+        http_client::outgoing(settings).and_then(|client| BookStore::to_read(settings, &client));
     match (vendors_on, store) {
         (Ok(vendors_on), Ok(store)) => {
             let rules = Rules {
@@ -124,6 +124,7 @@ pub async fn audit(
     since: OffsetDateTime,
     progress: impl Fn(usize, usize),
 ) -> Result<Audited, BookError> {
+    book.store()?.is_there().await?;
     // Listed first: what leaves it meanwhile is told of within the grace.
     let (rules, mut findings, waiting) = outbox(book, rules).await?;
     let orders = orders(book).await?;
@@ -153,7 +154,7 @@ async fn orders(
     book: &OrderBook,
 ) -> Result<HashMap<OrderId, BTreeMap<String, OffsetDateTime>>, BookError> {
     let mut orders: HashMap<OrderId, BTreeMap<String, OffsetDateTime>> = HashMap::new();
-    for listed in book.store()?.list(ORDERS).await? {
+    for listed in book.store()?.walk(ORDERS).await? {
         let path = listed.path.strip_prefix(ORDERS).unwrap_or_default();
         let Some((order, name)) = path.split_once('/') else {
             continue;
@@ -172,15 +173,13 @@ async fn outbox(
     book: &OrderBook,
     mut rules: Rules,
 ) -> Result<(Rules, Vec<Finding>, usize), BookError> {
-    let listed = book.store()?.list(OUTBOX).await?;
+    let listed = book.store()?.walk(OUTBOX).await?;
     let mut findings = Vec::new();
     for listed in &listed {
-        let entry = entry(&listed.path);
-        let since = entry
-            .as_ref()
-            .map_or(listed.last_modified, |(since, ..)| *since);
+        let entry = read_path(&listed.path);
+        let since = entry.map_or(listed.last_modified, |(since, ..)| since);
         if since < rules.now - GRACE {
-            let order = entry.as_ref().map(|(_, order, _)| *order);
+            let order = entry.map(|(_, order, _)| order);
             findings.push(Finding {
                 name: Some(listed.path.clone()),
                 ..Finding::new(
@@ -193,11 +192,11 @@ async fn outbox(
         }
         rules
             .outbox
-            .extend(entry.map(|(_, order, what)| (order, what)));
+            .extend(entry.map(|(_, order, what)| (order, what.to_owned())));
     }
-    for set_aside in book.store()?.list(UNSENDABLE).await? {
+    for set_aside in book.store()?.walk(UNSENDABLE).await? {
         let path = set_aside.path.replacen(UNSENDABLE, OUTBOX, 1);
-        let order = entry(&path).map(|(_, order, _)| order);
+        let order = read_path(&path).map(|(_, order, _)| order);
         let since = Some(set_aside.last_modified);
         let why = "it can't be published; the log of the function outbox says why";
         findings.push(Finding {
@@ -206,16 +205,6 @@ async fn outbox(
         });
     }
     Ok((rules, findings, listed.len()))
-}
-
-/// Since when it waits, of which order, and what happened to that.
-fn entry(path: &str) -> Option<(OffsetDateTime, OrderId, String)> {
-    let name = path.strip_prefix(OUTBOX)?.strip_suffix(".json")?;
-    let (millis, rest) = name.split_once('-')?;
-    let (order, what) = rest.rsplit_once('-')?;
-    let nanos = i128::from(millis.parse::<i64>().ok()?) * 1_000_000;
-    let since = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-    Some((since, parse_order(order)?, what.to_owned()))
 }
 
 /// As we write it; a UUID has other forms.
@@ -372,25 +361,5 @@ mod tests {
         let now = OffsetDateTime::now_utc();
         let error = audit(&OrderBook::none(), rules(now), now, |_, _| {}).await;
         assert!(matches!(error, Err(BookError::NotKept)));
-    }
-
-    #[test]
-    fn an_entry_of_the_outbox_says_what_waits_since_when() {
-        let order = "01935a1e-9c00-7000-8000-000000000001";
-        let (since, read, what) =
-            entry(&format!("outbox/1795376400123-{order}-cancelled.json")).unwrap();
-        assert_eq!(since.unix_timestamp(), 1_795_376_400);
-        assert_eq!(since.millisecond(), 123);
-        assert_eq!(
-            (read.to_string().as_str(), what.as_str()),
-            (order, "cancelled")
-        );
-        for path in [
-            "outbox/",
-            "outbox/x.json",
-            &format!("outbox/x-{order}-placed.json"),
-        ] {
-            assert!(entry(path).is_none(), "{path}");
-        }
     }
 }

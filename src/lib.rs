@@ -125,6 +125,7 @@ use email::EmailSender;
 use order_book::OrderBook;
 use order_token::OrderTokens;
 use orders_topic::OrdersTopic;
+use outbox::Unrecorded;
 use problem::Problem;
 use rate_limit::RateLimit;
 use retry_policy::RetryPolicy;
@@ -148,6 +149,7 @@ pub struct App {
     pub cancelled_orders: CancelledOrders,
     pub vendor_notify_on: VendorNotifyOn,
     pub bus_rest: BusRest,
+    pub unrecorded: Unrecorded,
     pub till: Option<Till>,
     pub till_channel: Channel,
     /// Without them nobody but the holders of a key may ask for an order's status.
@@ -193,6 +195,7 @@ impl App {
                 cancelled_orders: CancelledOrders::default(),
                 vendor_notify_on: notify_on?,
                 bus_rest: BusRest::default(),
+                unrecorded: Unrecorded::default(),
                 till: till?,
                 order_tokens: order_tokens?,
             })

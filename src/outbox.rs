@@ -2,28 +2,40 @@
 //!
 //! Checkout and cancel write an event below `outbox/` of the order book when the topic does not take it ([`crate::announce`]). The
 //! function `outbox` runs every 15 seconds (see `outbox/function.json`; on one instance at a time, which the host's timer
-//! sees to) and puts them onto the topic, the oldest first. An entry is removed only after the topic has its event: a
-//! process that is killed in between publishes it again, under the same `MessageId`, and beyond the topic's memory the
-//! receivers know it by their facts and keys.
+//! sees to) and puts them onto the topic: the oldest first, some orders at the same time, and what happened to one order one after
+//! the other. An entry is removed only after the topic has its event: a process that is killed in between publishes it
+//! again, under the same `MessageId`, and beyond the topic's memory the receivers know it by their facts and keys. An entry that
+//! cannot be read, published or removed keeps back what else happened to its order, and nothing else.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{body::Bytes, extract::State, http::HeaderMap, response::Response};
-use serde::Deserialize;
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span, warn};
+use uuid::Uuid;
 
 use crate::{
     App,
     announce::message,
-    book_store::BookStore,
+    book_store::{BookStore, StoreError},
     delivery::completed,
-    event::Event,
+    event::{self, Event},
     invocation::{id, millis},
-    order_book::{BookError, OrderBook},
-    orders_topic::{Outgoing, PublishError},
+    order::OrderId,
+    order_book::{BookError, OrderBook, published},
+    orders_topic::PublishError,
 };
 
 /// Below it, what waits.
@@ -33,7 +45,16 @@ pub const OUTBOX: &str = "outbox/";
 pub const UNSENDABLE: &str = "unsendable/";
 
 /// Entries that are listed together.
-const LISTED: usize = 200;
+const LISTED: usize = 500;
+
+/// Orders whose entries are published at the same time.
+const ORDERS_AT_ONCE: usize = 16;
+
+/// So many in a row that the bus refuses are no matter of single entries.
+const REFUSED: usize = 200;
+
+/// Nor are so many in a row that it does not take for now.
+const FAILED: usize = 3;
 
 /// The host ends the process of an invocation that takes five minutes; what is left is for the next one.
 const LONGEST_RUN: Duration = Duration::from_secs(4 * 60);
@@ -53,7 +74,7 @@ pub async fn keep(book: &OrderBook, event: &Event, traceparent: &str) -> Result<
     let entry = json!({ "traceparent": traceparent, "event": written });
     let path = path(event, OffsetDateTime::now_utc());
     // One that is there already is the same event of the same millisecond.
-    store.put_once(&path, entry.to_string()).await?;
+    store.insist(&path, entry.to_string()).await?;
     Ok(())
 }
 
@@ -62,6 +83,16 @@ fn path(event: &Event, now: OffsetDateTime) -> String {
     let millis = now.unix_timestamp_nanos() / 1_000_000;
     let (order, what) = (event.order_id(), event.kind.what());
     format!("{OUTBOX}{millis:013}-{order}-{what}.json")
+}
+
+/// Since when an entry of that path waits, of which order it is, and what happened to that.
+pub(crate) fn read_path(path: &str) -> Option<(OffsetDateTime, OrderId, &str)> {
+    let name = path.strip_prefix(OUTBOX)?.strip_suffix(".json")?;
+    let (millis, rest) = name.split_once('-')?;
+    let (order, what) = rest.rsplit_once('-')?;
+    let nanos = i128::from(millis.parse::<i64>().ok()?) * 1_000_000;
+    let since = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    Some((since, OrderId(Uuid::try_parse(order).ok()?), what))
 }
 
 pub async fn outbox(State(app): State<App>, headers: HeaderMap, _timer: Bytes) -> Response {
@@ -74,23 +105,10 @@ pub async fn outbox(State(app): State<App>, headers: HeaderMap, _timer: Bytes) -
     async {
         let started = Instant::now();
         let mut run = Run::default();
-        let stopped = match app.book().store() {
-            Ok(store) => run.empty(&app, store, started).await,
-            Err(_) => Ok(()),
-        };
-        let duration_ms = millis(started.into_std());
-        let Run {
-            published,
-            set_aside,
-        } = run;
-        match stopped {
-            Ok(()) if published + set_aside == 0 => {}
-            Ok(()) => info!(published, set_aside, duration_ms, "emptied the outbox"),
-            Err(why) => warn!(
-                published,
-                set_aside, duration_ms, "events wait in the outbox: {why}"
-            ),
+        if let Ok(store) = app.book().store() {
+            run.empty(&app, store, started).await;
         }
+        run.log(millis(started.into_std()));
         // The next run comes by itself, whatever became of this one.
         completed()
     }
@@ -98,69 +116,305 @@ pub async fn outbox(State(app): State<App>, headers: HeaderMap, _timer: Bytes) -
     .await
 }
 
+/// Why an entry stays where it is.
+#[derive(Debug)]
+enum Stays {
+    /// It concerns this entry, and with it those after it of the same order.
+    Entry(String),
+    /// The bus does not take this one, which may concern them all.
+    Refused(String),
+    /// The bus does not take it now, which most probably concerns them all.
+    Failed(String),
+    /// It concerns them all.
+    All(String),
+}
+
+impl From<PublishError> for Stays {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Rejected { .. } => Self::Refused(error.to_string()),
+            PublishError::TooLarge { .. }
+            | PublishError::Unsendable(_)
+            | PublishError::Busy { .. }
+            | PublishError::Unreachable { .. }
+            | PublishError::Unanswered { .. }
+            | PublishError::NoToken(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// What became of the entries of one order.
+#[derive(Default)]
+struct Emptied {
+    published: usize,
+    set_aside: usize,
+    left: Vec<String>,
+    why: Option<Stays>,
+}
+
 #[derive(Default)]
 struct Run {
     published: usize,
     set_aside: usize,
+    /// In a row.
+    refused: usize,
+    failed: usize,
+    /// Entries that stay, and their orders.
+    left: HashSet<String>,
+    orders: HashSet<OrderId>,
+    /// Why the first of them does.
+    why: Option<String>,
+    /// Why nothing more is begun.
+    stopped: Option<String>,
 }
 
 impl Run {
     /// Publishes what is there, the oldest first, until nothing is left, the bus takes no more or the time is over.
-    async fn empty(
-        &mut self,
-        app: &App,
-        store: &BookStore,
-        started: Instant,
-    ) -> Result<(), String> {
-        loop {
-            let listed = store.list_first(OUTBOX, LISTED).await;
-            let listed = listed.map_err(|error| error.to_string())?;
-            for entry in &listed {
-                if started.elapsed() > LONGEST_RUN {
-                    return Err("the time of the invocation is over".to_owned());
+    async fn empty(&mut self, app: &App, store: &BookStore, started: Instant) {
+        while self.stopped.is_none() {
+            let limit = LISTED + self.left.len();
+            let listed = match store.list_first(OUTBOX, limit).await {
+                Ok(listed) => listed,
+                Err(error) => {
+                    self.stopped = Some(error.to_string());
+                    break;
                 }
-                self.publish(app, store, &entry.path).await?;
+            };
+            let is_all = listed.len() < limit;
+            let paths: Vec<String> = listed.into_iter().map(|listed| listed.path).collect();
+            let orders = self.by_order(paths);
+            if orders.is_empty() {
+                break;
             }
-            if listed.len() < LISTED {
-                return Ok(());
+            let is_stopped = &AtomicBool::new(false);
+            let work = orders
+                .into_iter()
+                .map(|paths| empty_order(app, store, paths, started, is_stopped));
+            let mut work = stream::iter(work).buffer_unordered(ORDERS_AT_ONCE);
+            // What is under way is finished, also when nothing more is begun.
+            while let Some(emptied) = work.next().await {
+                self.take_note(emptied);
+                is_stopped.store(self.stopped.is_some(), Ordering::Relaxed);
+            }
+            if is_all {
+                break;
             }
         }
     }
 
-    async fn publish(&mut self, app: &App, store: &BookStore, path: &str) -> Result<(), String> {
-        let body = store.get(path).await.map_err(|error| error.to_string())?;
-        // Another run has published it.
-        let Some(body) = body else {
-            return Ok(());
-        };
-        let refused = match read(&body) {
-            Some(message) => match app.deliverer.topic.publish(&message).await {
-                Ok(()) => None,
-                Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_))) => {
-                    Some(error.to_string())
+    /// The entries of each order, the order with the oldest first, without those that stay.
+    fn by_order(&mut self, paths: Vec<String>) -> Vec<Vec<String>> {
+        let mut orders: Vec<Vec<String>> = Vec::new();
+        let mut places: BTreeMap<Uuid, usize> = BTreeMap::new();
+        for path in paths {
+            let order = read_path(&path).map(|(_, order, _)| order);
+            if order.is_some_and(|order| self.orders.contains(&order)) {
+                self.left.insert(path);
+                continue;
+            }
+            if self.left.contains(&path) {
+                continue;
+            }
+            match order.and_then(|order| places.get(&order.0)) {
+                Some(place) => orders[*place].push(path),
+                None => {
+                    places.extend(order.map(|order| (order.0, orders.len())));
+                    orders.push(vec![path]);
                 }
-                Err(error) => return Err(error.to_string()),
-            },
-            None => Some("it is no event of ours".to_owned()),
-        };
-        if let Some(why) = refused {
-            error!("{path} can't be published and is set aside below {UNSENDABLE}: {why}");
-            let aside = path.replacen(OUTBOX, UNSENDABLE, 1);
-            let moved = store.put_once(&aside, body).await;
-            moved.map_err(|error| error.to_string())?;
-            self.set_aside += 1;
-        } else {
-            app.bus_rest.end();
-            self.published += 1;
+            }
         }
-        store.delete(path).await.map_err(|error| error.to_string())
+        orders
+    }
+
+    fn take_note(&mut self, emptied: Emptied) {
+        if emptied.published > 0 {
+            (self.refused, self.failed) = (0, 0);
+        }
+        self.published += emptied.published;
+        self.set_aside += emptied.set_aside;
+        let left = emptied.left.iter().filter_map(|path| read_path(path));
+        self.orders.extend(left.map(|(_, order, _)| order));
+        self.left.extend(emptied.left);
+        let (why, is_over) = match emptied.why {
+            None => return,
+            Some(Stays::Entry(why)) => (why, false),
+            Some(Stays::Refused(why)) => {
+                self.refused += 1;
+                (why, self.refused >= REFUSED)
+            }
+            Some(Stays::Failed(why)) => {
+                self.failed += 1;
+                (why, self.failed >= FAILED)
+            }
+            Some(Stays::All(why)) => (why, true),
+        };
+        let place = if is_over {
+            &mut self.stopped
+        } else {
+            &mut self.why
+        };
+        place.get_or_insert(why);
+    }
+
+    fn log(self, duration_ms: u64) {
+        let Self {
+            published,
+            set_aside,
+            left,
+            why,
+            stopped,
+            ..
+        } = self;
+        let left = left.len();
+        match (stopped, why) {
+            (Some(why), _) => warn!(
+                published,
+                set_aside, duration_ms, "events wait in the outbox: {why}"
+            ),
+            (None, Some(why)) => error!(
+                published,
+                set_aside,
+                left,
+                duration_ms,
+                "entries stay in the outbox, the first of them because: {why}"
+            ),
+            (None, None) if published + set_aside == 0 => {}
+            (None, None) => info!(published, set_aside, duration_ms, "emptied the outbox"),
+        }
     }
 }
 
-fn read(entry: &[u8]) -> Option<Outgoing> {
+/// Publishes what happened to one order, one after the other, as far as possible.
+async fn empty_order(
+    app: &App,
+    store: &BookStore,
+    paths: Vec<String>,
+    started: Instant,
+    is_stopped: &AtomicBool,
+) -> Emptied {
+    let mut emptied = Emptied::default();
+    let mut paths = paths.into_iter();
+    while let Some(path) = paths.next() {
+        if is_stopped.load(Ordering::Relaxed) {
+            break;
+        }
+        let done = match started.elapsed() {
+            elapsed if elapsed > LONGEST_RUN => {
+                Err(Stays::All("the time of the invocation is over".to_owned()))
+            }
+            _ => empty_entry(app, store, &path).await,
+        };
+        match done {
+            Ok(Done::Published) => emptied.published += 1,
+            Ok(Done::SetAside) => emptied.set_aside += 1,
+            Ok(Done::Gone) => {}
+            Err(why) => {
+                emptied.why = Some(why);
+                emptied.left = std::iter::once(path).chain(paths).collect();
+                break;
+            }
+        }
+    }
+    emptied
+}
+
+enum Done {
+    Published,
+    SetAside,
+    /// Another run has done it.
+    Gone,
+}
+
+async fn empty_entry(app: &App, store: &BookStore, path: &str) -> Result<Done, Stays> {
+    let stays = |error: &dyn fmt::Display| Stays::Entry(format!("{path}: {error}"));
+    let body = store.get(path).await.map_err(|error| stays(&error))?;
+    let Some(body) = body else {
+        return Ok(Done::Gone);
+    };
+    let Some((event, traceparent)) = read(&body) else {
+        set_aside(store, path, body, "it is no event of ours").await?;
+        return Ok(Done::SetAside);
+    };
+    let (book, order) = (app.book(), event.order_id());
+    let fact = published(event.kind.what());
+    // By an earlier run, which could not remove the entry.
+    let is_known = book.is_known(order, &fact).await;
+    if is_known.map_err(|error| stays(&error))? {
+        let removed = store.delete(path).await;
+        return removed.map(|()| Done::Gone).map_err(|error| stays(&error));
+    }
+    if !app.unrecorded.contains(&event.id()) {
+        let message = message(&event, traceparent.as_deref());
+        match app.deliverer.topic.publish(&message).await {
+            Ok(()) => app.bus_rest.end(),
+            Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_))) => {
+                set_aside(store, path, body, &error.to_string()).await?;
+                return Ok(Done::SetAside);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Either of the two keeps it from being published again.
+    let now = Published { at: event::now() };
+    let written = book.write(order, &fact, &now).await;
+    match (store.delete(path).await, written) {
+        (Ok(()), _) => Ok(Done::Published),
+        (Err(error), Ok(_)) => Err(stays(&error)),
+        (Err(error), Err(_)) => {
+            app.unrecorded.insert(event.id());
+            match error {
+                StoreError::Refused { .. } => Err(stays(&error)),
+                _ => Err(Stays::All(format!("the order book takes nothing: {error}"))),
+            }
+        }
+    }
+}
+
+/// What is in a fact that the event was published.
+#[derive(Serialize)]
+struct Published {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+async fn set_aside(store: &BookStore, path: &str, body: Bytes, why: &str) -> Result<(), Stays> {
+    let aside = path.replacen(OUTBOX, UNSENDABLE, 1);
+    let moved = async {
+        store.put_once(&aside, body).await?;
+        store.delete(path).await
+    };
+    moved.await.map_err(|error: StoreError| {
+        Stays::Entry(format!(
+            "{path} can't be published ({why}), and not be set aside: {error}"
+        ))
+    })?;
+    error!("{path} can't be published and was set aside below {UNSENDABLE}: {why}");
+    Ok(())
+}
+
+/// Events that this instance has published and could not record as such: what one run has under way at the same time, and few
+/// of them, because that ends the run. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Unrecorded(Arc<Mutex<HashSet<String>>>);
+
+impl Unrecorded {
+    fn contains(&self, event: &str) -> bool {
+        self.lock().contains(event)
+    }
+
+    fn insert(&self, event: String) {
+        self.lock().insert(event);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(entry: &[u8]) -> Option<(Event, Option<String>)> {
     let entry: Entry = serde_json::from_slice(entry).ok()?;
     let event = Event::from_json(entry.event.to_string().as_bytes()).ok()?;
-    Some(message(&event, entry.traceparent.as_deref()))
+    Some((event, entry.traceparent))
 }
 
 #[cfg(test)]
@@ -181,8 +435,9 @@ mod tests {
             panic!("{listed:?}");
         };
         let body = store.get(&entry.path).await.unwrap().unwrap();
+        let (event, traceparent) = read(&body).unwrap();
         let (kept, straight) = (
-            read(&body).unwrap(),
+            message(&event, traceparent.as_deref()),
             message(&order_placed(), Some(TRACEPARENT)),
         );
         assert_eq!(kept.message_id, straight.message_id);
@@ -205,5 +460,76 @@ mod tests {
             names[1],
             "outbox/1795376400000-01935a1e-9c00-7000-8000-000000000001-cancelled.json"
         );
+    }
+
+    #[test]
+    fn an_entry_s_path_says_what_waits_since_when() {
+        let (since, order, what) =
+            read_path("outbox/1795376400123-01935a1e-9c00-7000-8000-000000000001-cancelled.json")
+                .unwrap();
+        assert_eq!(since.unix_timestamp(), 1_795_376_400);
+        assert_eq!(since.millisecond(), 123);
+        assert_eq!((order, what), (order_placed().order_id(), "cancelled"));
+        for path in [
+            "outbox/",
+            "outbox/x.json",
+            "outbox/x-01935a1e-9c00-7000-8000-000000000001-placed.json",
+        ] {
+            assert!(read_path(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_stays_keeps_back_its_own_order_only() {
+        let entry = |millis: u32, order: u128, what: &str| {
+            format!("outbox/{millis:013}-{}-{what}.json", Uuid::from_u128(order))
+        };
+        let paths = vec![
+            entry(1, 1, "placed"),
+            entry(2, 2, "placed"),
+            "outbox/0000000000003-else.json".to_owned(),
+            entry(4, 1, "cancelled"),
+        ];
+        let mut run = Run::default();
+        let orders = run.by_order(paths.clone());
+        assert_eq!(orders.len(), 3);
+        assert_eq!(orders[0], [paths[0].clone(), paths[3].clone()]);
+
+        let stays = Emptied {
+            left: vec![paths[0].clone()],
+            why: Some(Stays::Entry("x".to_owned())),
+            ..Emptied::default()
+        };
+        run.take_note(stays);
+        let orders = run.by_order(paths.clone());
+        assert_eq!(orders, [[paths[1].clone()], [paths[2].clone()]]);
+        assert_eq!(run.left.len(), 2);
+    }
+
+    #[test]
+    fn a_bus_that_takes_nothing_is_not_asked_for_every_entry() {
+        let emptied = |published, why| Emptied {
+            published,
+            why,
+            ..Emptied::default()
+        };
+        let refused = || Some(Stays::Refused("400".to_owned()));
+        let failed = || Some(Stays::Failed("503".to_owned()));
+        let stops_after = |why: &dyn Fn() -> Option<Stays>| {
+            let mut run = Run::default();
+            (1..=1_000).find(|_| {
+                run.take_note(emptied(0, why()));
+                run.stopped.is_some()
+            })
+        };
+        assert_eq!(stops_after(&refused), Some(REFUSED));
+        assert_eq!(stops_after(&failed), Some(FAILED));
+        // One that fails among others concerns nobody else.
+        let mut run = Run::default();
+        for _ in 0..10 {
+            run.take_note(emptied(0, failed()));
+            run.take_note(emptied(1, None));
+        }
+        assert!(run.stopped.is_none() && run.why.is_some());
     }
 }

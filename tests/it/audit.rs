@@ -11,7 +11,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::process::Command;
 use uuid::Uuid;
 
-use crate::handler::{Folder, order_placed};
+use crate::{
+    handler::{Folder, order_placed},
+    scripted_server::{Reply, ScriptedServer},
+};
 
 fn ago(minutes: u64) -> SystemTime {
     SystemTime::now() - Duration::from_secs(60 * minutes)
@@ -54,6 +57,12 @@ fn place(folder: &Folder, minutes: u64, told: &[&str]) -> String {
 const VENDORS: [&str; 2] = ["vendors/bakery/placed/sent", "vendors/florist/placed/sent"];
 
 async fn audit(folder: &Folder, arguments: &str, settings: &[(&str, &str)]) -> Output {
+    // As in every order book.
+    std::fs::create_dir_all(folder.0.join(".unfinished")).unwrap();
+    audit_as_it_is(folder, arguments, settings).await
+}
+
+async fn audit_as_it_is(folder: &Folder, arguments: &str, settings: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orderup"));
     command
         .arg("audit")
@@ -155,4 +164,30 @@ async fn what_can_not_be_read_is_no_clean_audit() {
     assert!(stderr(&output).contains("no order book is kept"));
     let output = audit(&folder, "--since yesterday", &[]).await;
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// A name that was mistyped is no book in which nothing is wrong.
+#[tokio::test]
+async fn a_book_that_is_not_there_is_an_alarm() {
+    let folder = Folder::new();
+    std::fs::remove_dir_all(&folder.0).unwrap();
+    let audited = audit_as_it_is(&folder, "", &[]).await;
+    assert_eq!(audited.status.code(), Some(1), "{audited:?}");
+    assert!(!folder.0.exists(), "nothing is made");
+
+    let absent = Reply::with_header(404, "x-ms-error-code", "ContainerNotFound");
+    let storage = ScriptedServer::start([absent]).await;
+    let account = format!(
+        "AccountName=contoso;AccountKey=aGlkZGVu;BlobEndpoint={}/contoso",
+        storage.url()
+    );
+    let settings = [
+        ("ORDER_BOOK", "mistyped"),
+        ("AzureWebJobsStorage", &account),
+    ];
+    let audited = audit_as_it_is(&folder, "", &settings).await;
+    assert_eq!(audited.status.code(), Some(1), "{audited:?}");
+    let said = String::from_utf8(audited.stderr).unwrap();
+    assert!(said.contains("no such container"), "{said}");
+    assert!(storage.rest().iter().all(|asked| asked.method == "GET"));
 }
