@@ -5,12 +5,14 @@
 //! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
 //! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
 
+mod attributes;
 mod batch;
 mod broker;
 mod broker_properties;
 mod config_json;
 mod custom_properties;
 mod entity;
+mod iso_8601;
 mod journal;
 mod message;
 mod namespace;
@@ -32,6 +34,7 @@ mod sql_parser;
 mod sql_tests;
 mod store;
 mod topology;
+mod topology_limits;
 mod topology_references;
 mod topology_rules;
 #[cfg(test)]
