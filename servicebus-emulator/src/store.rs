@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError,
@@ -23,7 +24,7 @@ const FILE: &str = "servicebus.redb";
 const CACHE: usize = 16 << 20;
 
 /// Rises with every change of what the tables hold.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
 /// (entity, sequence number) to the encoded [`Record`].
@@ -32,6 +33,9 @@ const MESSAGES: TableDefinition<'_, (&str, i64), &[u8]> = TableDefinition::new("
 const LAST_SEQUENCES: TableDefinition<'_, &str, i64> = TableDefinition::new("last-sequences");
 /// (entity, message id) to the time at which it was accepted, in nanoseconds since the epoch.
 const SEEN: TableDefinition<'_, (&str, &str), i128> = TableDefinition::new("seen");
+/// (entity, session) to its encoded state and when that was set.
+const SESSION_STATES: TableDefinition<'_, (&str, &str), &[u8]> =
+    TableDefinition::new("session-states");
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -154,6 +158,7 @@ fn create(database: &Database) -> Result<(), redb::Error> {
     transaction.open_table(MESSAGES)?;
     transaction.open_table(LAST_SEQUENCES)?;
     transaction.open_table(SEEN)?;
+    transaction.open_table(SESSION_STATES)?;
     transaction.commit()?;
     Ok(())
 }
@@ -187,6 +192,18 @@ fn read(database: &Database) -> Result<Result<Contents, String>, redb::Error> {
             .seen
             .push((entity.to_owned(), message_id.to_owned(), at));
     }
+    for entry in transaction.open_table(SESSION_STATES)?.iter()? {
+        let (key, value) = entry?;
+        let (entity, session) = key.value();
+        let Ok((state, updated)) = postcard::from_bytes::<(Bytes, Timestamp)>(value.value()) else {
+            return Ok(Err(format!(
+                "`{FILE}` is damaged (the state of a session of `{entity}` cannot be read); {CHOOSE_ANOTHER}"
+            )));
+        };
+        contents
+            .session_states
+            .push((entity.to_owned(), session.to_owned(), state, updated));
+    }
     Ok(Ok(contents))
 }
 
@@ -197,6 +214,7 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
         let mut messages = transaction.open_table(MESSAGES)?;
         let mut last_sequences = transaction.open_table(LAST_SEQUENCES)?;
         let mut seen = transaction.open_table(SEEN)?;
+        let mut session_states = transaction.open_table(SESSION_STATES)?;
         for change in changes {
             match change {
                 Change::Put {
@@ -223,6 +241,22 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
                 }
                 Change::Forget { entity, message_id } => {
                     seen.remove((&**entity, &**message_id))?;
+                }
+                Change::SessionState {
+                    entity,
+                    session,
+                    state: Some(state),
+                } => {
+                    let bytes = postcard::to_allocvec(state)
+                        .map_err(|error| StorageError::Corrupted(error.to_string()))?;
+                    session_states.insert((&**entity, &**session), bytes.as_slice())?;
+                }
+                Change::SessionState {
+                    entity,
+                    session,
+                    state: None,
+                } => {
+                    session_states.remove((&**entity, &**session))?;
                 }
             }
         }

@@ -201,9 +201,6 @@ fn queue(object: &Object<'_>, name: &str, kind: Kind) -> Result<Queue, String> {
         ]);
     }
     properties.only(&known)?;
-    if properties.boolean("RequiresSession")? {
-        return Err(properties.error_in("RequiresSession", "sessions are not supported"));
-    }
     let lock_duration = properties.duration("LockDuration")?.unwrap_or(MINUTE);
     let lock_duration = topology_limits::lock_duration(lock_duration)
         .map_err(|error| properties.error_in("LockDuration", error))?;
@@ -228,7 +225,7 @@ fn queue(object: &Object<'_>, name: &str, kind: Kind) -> Result<Queue, String> {
         duplicate_detection: duplicate_detection(&properties)?,
         forward_to: forward("ForwardTo")?,
         forward_dead_lettered_messages_to: forward("ForwardDeadLetteredMessagesTo")?,
-        requires_session: false,
+        requires_session: properties.boolean("RequiresSession")?,
         attributes: Attributes::default(),
     })
 }

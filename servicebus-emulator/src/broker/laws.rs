@@ -94,7 +94,7 @@ impl Laws {
     fn body_under(&self, from: &str, token: Uuid) -> Option<String> {
         let entity = &self.broker.entities[self.broker.named(from)?.0];
         let stored = entity.get(entity.locked_under(token)?)?;
-        Some(String::from_utf8_lossy(&stored.record.message.body).into_owned())
+        Some(String::from_utf8_lossy(stored.record.message.body.bytes()).into_owned())
     }
 
     fn chosen(&self, index: Index) -> Option<(&'static str, Uuid)> {
@@ -161,7 +161,7 @@ impl Laws {
                             self.locks.push((from, token));
                         }
                         _ => {
-                            let body = String::from_utf8_lossy(&received.message.body);
+                            let body = String::from_utf8_lossy(received.message.body.bytes());
                             *self.finished.entry(body.into_owned()).or_default() += 1;
                         }
                     }
@@ -209,7 +209,7 @@ impl Laws {
             }
             Step::Undelivered(index) => {
                 if let Some((from, token)) = self.chosen(index) {
-                    self.broker.undelivered(now, &path(from), token);
+                    self.broker.lost_on_its_way(now, &path(from), token);
                     self.live.retain(|_, (live, _)| *live != token);
                 }
             }
@@ -233,7 +233,7 @@ impl Laws {
         let mut held: HashMap<String, usize> = HashMap::new();
         let mut used = 0;
         for ((entity, _), stored) in &now.messages {
-            let body = String::from_utf8_lossy(&stored.record.message.body).into_owned();
+            let body = String::from_utf8_lossy(stored.record.message.body.bytes()).into_owned();
             let waits_in_topic = entity == "news";
             let copies = if waits_in_topic {
                 self.scheduled_twice.get(&body).copied().unwrap_or(1)

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Broker, Ids};
@@ -14,6 +15,7 @@ use crate::{
     entity::{Entity, EntityId, Record, Role, Settings, Stored},
     journal::Journal,
     routing::DeadLetterCause,
+    sessions::Held,
     topology::Queue,
 };
 
@@ -23,6 +25,7 @@ pub(crate) struct Contents {
     pub(crate) messages: Vec<(String, i64, Record)>,
     pub(crate) last_sequences: Vec<(String, i64)>,
     pub(crate) seen: Vec<(String, String, Timestamp)>,
+    pub(crate) session_states: Vec<(String, String, Bytes, Timestamp)>,
 }
 
 impl Broker {
@@ -32,6 +35,7 @@ impl Broker {
             entities: Vec::new(),
             by_key: HashMap::new(),
             due: BTreeSet::new(),
+            session_due: BTreeSet::new(),
             usage: Vec::new(),
             quota,
             ids,
@@ -49,6 +53,7 @@ impl Broker {
                 dead_letter_expired: false,
                 duplicate_window: topic.duplicate_detection,
                 forward_to: None,
+                requires_session: false,
             };
             let own = EntityId(broker.entities.len());
             let subscriptions = Vec::new();
@@ -81,6 +86,7 @@ impl Broker {
             dead_letter_expired: queue.dead_lettering_on_message_expiration,
             duplicate_window: queue.duplicate_detection,
             forward_to: queue.forward_to.clone(),
+            requires_session: queue.requires_session,
         };
         let dead_letter_settings = Settings {
             max_delivery_count: None,
@@ -88,6 +94,8 @@ impl Broker {
             dead_letter_expired: false,
             duplicate_window: None,
             forward_to: queue.forward_dead_lettered_messages_to.clone(),
+            // Dead letters are received without sessions.
+            requires_session: false,
             ..settings.clone()
         };
         let own = self.add(path, role, settings, quota)?;
@@ -144,6 +152,16 @@ impl Broker {
                 self.entities[at.0].remember(&message_id.into(), Some(seen));
             }
         }
+        for (key, session, state, updated) in contents.session_states {
+            if let Some(at) = self.by_key.get(key.as_str()).copied() {
+                let held = Held {
+                    lock: None,
+                    state: Some(state),
+                    updated: Some(updated),
+                };
+                self.swap_session(at, &session.into(), held);
+            }
+        }
         Ok(())
     }
 
@@ -156,6 +174,9 @@ impl Broker {
                 if let Some(deliveries) = self.deliveries_used_up(at, sequence) {
                     let cause = DeadLetterCause::max_delivery_count(deliveries);
                     self.move_to_dead_letters(now, at, sequence, cause);
+                } else if self.lacks_session(at, sequence) {
+                    let cause = DeadLetterCause::session_id_is_null();
+                    self.move_to_dead_letters(now, at, sequence, cause);
                 } else if self.can_move_on(at, sequence) {
                     self.move_on(now, at, sequence);
                 }
@@ -167,6 +188,15 @@ impl Broker {
             self.prune_seen(now, at);
         }
         self.advance(now);
+    }
+
+    /// Whether nobody could ever receive the message.
+    fn lacks_session(&self, at: EntityId, sequence: i64) -> bool {
+        let entity = &self.entities[at.0];
+        entity.settings.requires_session
+            && entity
+                .get(sequence)
+                .is_some_and(|stored| stored.record.message.session_id.is_none())
     }
 
     fn can_move_on(&self, at: EntityId, sequence: i64) -> bool {

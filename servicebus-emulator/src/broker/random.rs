@@ -1,16 +1,22 @@
 //! Random commands with virtual time, and what the property tests compare: the store and all of memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use proptest::{prelude::*, sample::Index};
+use uuid::Uuid;
 
 use super::{Broker, Contents};
 use crate::{
-    Topology,
+    Changes, EntityPath, Error, Settlement, Topology,
     entity::{EntityId, Record, Stored},
     journal::Change,
     sample::counted_ids,
+    sessions::Held,
 };
 
 pub(super) const QUOTA: u64 = 1 << 30;
@@ -21,6 +27,7 @@ pub(super) struct Disk {
     pub(super) messages: BTreeMap<(String, i64), Record>,
     pub(super) last_sequences: BTreeMap<String, i64>,
     pub(super) seen: BTreeMap<(String, String), Timestamp>,
+    pub(super) session_states: BTreeMap<(String, String), (Bytes, Timestamp)>,
 }
 
 impl Disk {
@@ -43,6 +50,13 @@ impl Disk {
                 .seen
                 .iter()
                 .map(|((entity, id), at)| (entity.clone(), id.clone(), *at))
+                .collect(),
+            session_states: self
+                .session_states
+                .iter()
+                .map(|((entity, id), (state, updated))| {
+                    (entity.clone(), id.clone(), state.clone(), *updated)
+                })
                 .collect(),
         }
     }
@@ -76,6 +90,45 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
             disk.seen
                 .remove(&(entity.to_string(), message_id.to_string()));
         }
+        Change::SessionState {
+            entity,
+            session,
+            state,
+        } => {
+            let place = (entity.to_string(), session.to_string());
+            match state {
+                Some(state) => disk.session_states.insert(place, state),
+                None => disk.session_states.remove(&place),
+            };
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn dead_letter(
+        &mut self,
+        now: Timestamp,
+        from: &EntityPath,
+        token: Uuid,
+        reason: &str,
+        description: &str,
+    ) -> Result<(), Error> {
+        let settlement = Settlement::DeadLetter {
+            reason: Some(reason.to_owned()),
+            description: Some(description.to_owned()),
+            changes: Changes::new(),
+        };
+        self.settle(now, from, token, settlement)
+    }
+
+    /// The delivery under that lock, if it is still one, reached nobody.
+    pub(super) fn lost_on_its_way(&mut self, now: Timestamp, from: &EntityPath, token: Uuid) {
+        if let Ok((at, sequence)) = self.locked(now, from, token)
+            && let Some(stored) = self.entities[at.0].get(sequence)
+        {
+            let received = stored.received(sequence);
+            self.undelivered(now, from, vec![received]);
+        }
     }
 }
 
@@ -84,13 +137,16 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
 pub(super) struct Snapshot {
     pub(super) messages: BTreeMap<(String, i64), Stored>,
     pub(super) disk: Disk,
+    pub(super) sessions: BTreeMap<(String, String), Held>,
     pub(super) due: BTreeSet<(Timestamp, EntityId, i64)>,
+    pub(super) session_due: BTreeSet<(Timestamp, EntityId, Arc<str>)>,
     pub(super) usage: Vec<u64>,
 }
 
 pub(super) fn snapshot(broker: &Broker) -> Snapshot {
     let mut messages = BTreeMap::new();
     let mut disk = Disk::default();
+    let mut sessions = BTreeMap::new();
     for entity in &broker.entities {
         let name = entity.key.to_string();
         for (sequence, stored) in entity.messages() {
@@ -105,11 +161,20 @@ pub(super) fn snapshot(broker: &Broker) -> Snapshot {
         for (id, at) in entity.all_seen() {
             disk.seen.insert((name.clone(), id.to_string()), at);
         }
+        for (session, held) in entity.sessions.all_held() {
+            if let Some(state) = held.state.clone().zip(held.updated) {
+                disk.session_states
+                    .insert((name.clone(), session.clone()), state);
+            }
+            sessions.insert((name.clone(), session), held);
+        }
     }
     Snapshot {
         messages,
         disk,
+        sessions,
         due: broker.due.clone(),
+        session_due: broker.session_due.clone(),
         usage: broker.usage.clone(),
     }
 }

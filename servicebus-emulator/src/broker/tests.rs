@@ -382,7 +382,7 @@ fn a_delivery_that_reached_nobody_does_not_count() {
     let mut bus = Bus::with_queue(queue("q"));
     bus.send("q", message("a"));
     let token = bus.token("q");
-    bus.broker.undelivered(at(0), &path("q"), token);
+    bus.broker.lost_on_its_way(at(0), &path("q"), token);
     assert_eq!(bus.locked("q").delivery_count, 1);
 }
 
@@ -563,7 +563,7 @@ fn a_message_does_not_expire_while_it_is_locked() {
     bus.wait(20);
     bus.abandon("q", token).expect("the lock is held");
     let at = bus.broker.named("q").expect("q exists");
-    assert!(!bus.broker.is_ready(at));
+    assert!(!bus.broker.is_ready(at, None));
     assert_eq!(bus.lock("q"), None);
     assert!(bus.active("q").is_empty());
 }
