@@ -5,7 +5,7 @@
 //! [`Broker::changes`](crate::journal). There is no clock, no randomness of its own and no input or output here.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -15,16 +15,19 @@ use uuid::Uuid;
 
 use crate::{
     EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState,
+    description::{Description, Remembered},
     entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
     routing::{Arrival, DeadLetterCause},
     sessions::Held,
 };
 
+mod administration;
 mod opening;
 mod receiving;
 mod session_locks;
 mod settling;
+mod slots;
 
 #[cfg(test)]
 mod laws;
@@ -51,6 +54,10 @@ pub(crate) struct Broker {
     usage: Vec<u64>,
     /// The maximum size of a queue or topic, in bytes.
     quota: u64,
+    /// What the topology file says of each entity that it names.
+    in_file: HashMap<Arc<str>, Description>,
+    /// What the management API has made of entities.
+    remembered: BTreeMap<Arc<str>, Remembered>,
     ids: Ids,
     pub(crate) journal: Journal,
 }
@@ -178,6 +185,7 @@ impl Broker {
     ) -> Result<(EntityId, Vec<Message>), Error> {
         self.advance(now);
         let at = self.find(to)?;
+        self.entities[at.0].accessed(now);
         let entity = &self.entities[at.0];
         if matches!(
             entity.role,
@@ -186,6 +194,9 @@ impl Broker {
             return Err(Error::NotSupported(format!(
                 "`{to}` takes messages from its topic or queue only: nothing can be sent to it"
             )));
+        }
+        if !entity.settings.status.takes_messages() {
+            return Err(Error::EntityDisabled(to.to_string()));
         }
         let mut size = 0;
         for message in &mut messages {
@@ -241,7 +252,7 @@ impl Broker {
         let mut counts: Vec<EntityCounts> = self
             .entities
             .iter()
-            .filter(|entity| !entity.path.is_dead_letter())
+            .filter(|entity| !entity.is_deleted() && !entity.path.is_dead_letter())
             .map(|entity| {
                 let (active, locked, scheduled, deferred) = entity.counts();
                 let dead_letter = entity
@@ -296,7 +307,9 @@ impl Broker {
     }
 
     pub(crate) fn has_room(&self, at: EntityId, size: u64) -> bool {
-        self.usage[self.entities[at.0].quota.0].saturating_add(size) <= self.quota
+        let at = self.entities[at.0].quota;
+        let most = self.entities[at.0].settings.max_size.unwrap_or(self.quota);
+        self.usage[at.0].saturating_add(size) <= most
     }
 
     /// Replaces a message in its entity and in the indexes over all entities.

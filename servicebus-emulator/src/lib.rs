@@ -11,6 +11,7 @@ mod broker;
 mod broker_properties;
 mod config_json;
 mod custom_properties;
+mod description;
 mod entity;
 mod iso_8601;
 mod journal;

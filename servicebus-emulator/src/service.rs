@@ -27,6 +27,7 @@ use crate::{
     waiting::{Waiter, Wants},
 };
 
+mod administration;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +66,10 @@ pub enum Error {
     MessageTooLarge { entity: String, limit: usize },
     #[error("`{0}` has reached its maximum size")]
     QuotaExceeded(String),
+    #[error("the messaging entity `{0}` is currently disabled")]
+    EntityDisabled(String),
+    #[error("the messaging entity `{0}` already exists")]
+    EntityExists(String),
     #[error("the namespace has been closed")]
     Closed,
     /// The store could not take the change (disk full, for one); nothing was changed.

@@ -16,7 +16,9 @@ use redb::{
     TableDefinition,
 };
 
-use crate::{OpenError, broker::Contents, entity::Record, journal::Change};
+use crate::{
+    OpenError, broker::Contents, description::Remembered, entity::Record, journal::Change,
+};
 
 const FILE: &str = "servicebus.redb";
 
@@ -24,7 +26,7 @@ const FILE: &str = "servicebus.redb";
 const CACHE: usize = 16 << 20;
 
 /// Rises with every change of what the tables hold.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
 /// (entity, sequence number) to the encoded [`Record`].
@@ -36,6 +38,8 @@ const SEEN: TableDefinition<'_, (&str, &str), i128> = TableDefinition::new("seen
 /// (entity, session) to its encoded state and when that was set.
 const SESSION_STATES: TableDefinition<'_, (&str, &str), &[u8]> =
     TableDefinition::new("session-states");
+/// Entity to what the management API has made of it, encoded.
+const ENTITIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entities");
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -159,6 +163,7 @@ fn create(database: &Database) -> Result<(), redb::Error> {
     transaction.open_table(LAST_SEQUENCES)?;
     transaction.open_table(SEEN)?;
     transaction.open_table(SESSION_STATES)?;
+    transaction.open_table(ENTITIES)?;
     transaction.commit()?;
     Ok(())
 }
@@ -204,6 +209,16 @@ fn read(database: &Database) -> Result<Result<Contents, String>, redb::Error> {
             .session_states
             .push((entity.to_owned(), session.to_owned(), state, updated));
     }
+    for entry in transaction.open_table(ENTITIES)?.iter()? {
+        let (entity, value) = entry?;
+        let entity = entity.value();
+        let Ok(record) = postcard::from_bytes::<Remembered>(value.value()) else {
+            return Ok(Err(format!(
+                "`{FILE}` is damaged (the description of `{entity}` cannot be read); {CHOOSE_ANOTHER}"
+            )));
+        };
+        contents.remembered.push((entity.to_owned(), record));
+    }
     Ok(Ok(contents))
 }
 
@@ -215,6 +230,7 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
         let mut last_sequences = transaction.open_table(LAST_SEQUENCES)?;
         let mut seen = transaction.open_table(SEEN)?;
         let mut session_states = transaction.open_table(SESSION_STATES)?;
+        let mut entities = transaction.open_table(ENTITIES)?;
         for change in changes {
             match change {
                 Change::Put {
@@ -241,6 +257,31 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
                 }
                 Change::Forget { entity, message_id } => {
                     seen.remove((&**entity, &**message_id))?;
+                }
+                Change::Clear { entity } => {
+                    let entity = &**entity;
+                    let sequences = (entity, i64::MIN)..=(entity, i64::MAX);
+                    messages.retain_in(sequences, |_, _| false)?;
+                    last_sequences.remove(entity)?;
+                    // The least name that comes after all pairs with this one.
+                    let after = format!("{entity}\0");
+                    let pairs = (entity, "")..(after.as_str(), "");
+                    seen.retain_in(pairs.clone(), |_, _| false)?;
+                    session_states.retain_in(pairs, |_, _| false)?;
+                }
+                Change::Remember {
+                    entity,
+                    record: Some(record),
+                } => {
+                    let bytes = postcard::to_allocvec(&**record)
+                        .map_err(|error| StorageError::Corrupted(error.to_string()))?;
+                    entities.insert(&**entity, bytes.as_slice())?;
+                }
+                Change::Remember {
+                    entity,
+                    record: None,
+                } => {
+                    entities.remove(&**entity)?;
                 }
                 Change::SessionState {
                     entity,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{Broker, Contents};
 use crate::{
     Changes, EntityPath, Error, Settlement, Topology,
+    description::Remembered,
     entity::{EntityId, Record, Stored},
     journal::Change,
     sample::counted_ids,
@@ -28,6 +29,7 @@ pub(super) struct Disk {
     pub(super) last_sequences: BTreeMap<String, i64>,
     pub(super) seen: BTreeMap<(String, String), Timestamp>,
     pub(super) session_states: BTreeMap<(String, String), (Bytes, Timestamp)>,
+    pub(super) entities: BTreeMap<String, Remembered>,
 }
 
 impl Disk {
@@ -58,6 +60,7 @@ impl Disk {
                     (entity.clone(), id.clone(), state.clone(), *updated)
                 })
                 .collect(),
+            remembered: self.entities.clone().into_iter().collect(),
         }
     }
 }
@@ -89,6 +92,20 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
         Change::Forget { entity, message_id } => {
             disk.seen
                 .remove(&(entity.to_string(), message_id.to_string()));
+        }
+        Change::Clear { entity } => {
+            let is_other = |name: &String| **name != *entity;
+            disk.messages.retain(|(name, _), _| is_other(name));
+            disk.last_sequences.retain(|name, _| is_other(name));
+            disk.seen.retain(|(name, _), _| is_other(name));
+            disk.session_states.retain(|(name, _), _| is_other(name));
+        }
+        Change::Remember { entity, record } => {
+            let entity = entity.to_string();
+            match record {
+                Some(record) => disk.entities.insert(entity, *record),
+                None => disk.entities.remove(&entity),
+            };
         }
         Change::SessionState {
             entity,
@@ -147,7 +164,7 @@ pub(super) fn snapshot(broker: &Broker) -> Snapshot {
     let mut messages = BTreeMap::new();
     let mut disk = Disk::default();
     let mut sessions = BTreeMap::new();
-    for entity in &broker.entities {
+    for entity in broker.entities.iter().filter(|entity| !entity.is_deleted()) {
         let name = entity.key.to_string();
         for (sequence, stored) in entity.messages() {
             messages.insert((name.clone(), sequence), stored.clone());
@@ -164,10 +181,13 @@ pub(super) fn snapshot(broker: &Broker) -> Snapshot {
         for (session, held) in entity.sessions.all_held() {
             if let Some(state) = held.state.clone().zip(held.updated) {
                 disk.session_states
-                    .insert((name.clone(), session.clone()), state);
+                    .insert((name.clone(), session.to_string()), state);
             }
-            sessions.insert((name.clone(), session), held);
+            sessions.insert((name.clone(), session.to_string()), held.clone());
         }
+    }
+    for (entity, record) in &broker.remembered {
+        disk.entities.insert(entity.to_string(), record.clone());
     }
     Snapshot {
         messages,
