@@ -36,6 +36,8 @@ mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod receiver_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use opening::Contents;
