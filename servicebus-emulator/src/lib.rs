@@ -5,8 +5,14 @@
 //! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
 //! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
 
+mod atom;
+mod atom_entries;
+mod atom_request;
+mod atom_rules;
+mod atom_xml;
 mod attributes;
 mod batch;
+mod body;
 mod broker;
 mod broker_properties;
 mod config_json;

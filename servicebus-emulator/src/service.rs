@@ -39,6 +39,7 @@ pub const DEFAULT_ENTITY_QUOTA: u64 = 1 << 30;
 pub struct ServiceBus {
     commands: Arc<mpsc::Sender<Command>>,
     store_failure: watch::Receiver<Option<String>>,
+    entity_quota: u64,
 }
 
 /// Why a command was not carried out.
@@ -145,6 +146,7 @@ impl ServiceBus {
     }
 
     fn start(broker: Broker, store: Option<Store>) -> io::Result<Self> {
+        let entity_quota = broker.default_max_size();
         let (sender, commands) = mpsc::channel();
         let handle = Arc::new(sender);
         let (failed, store_failure) = watch::channel(None);
@@ -160,6 +162,7 @@ impl ServiceBus {
         Ok(Self {
             commands: handle,
             store_failure,
+            entity_quota,
         })
     }
 
@@ -175,6 +178,11 @@ impl ServiceBus {
     pub async fn closed(&self) {
         let mut store_failure = self.store_failure.clone();
         while store_failure.changed().await.is_ok() {}
+    }
+
+    /// The maximum size, in bytes, of an entity that has none of its own.
+    pub(crate) fn entity_quota(&self) -> u64 {
+        self.entity_quota
     }
 
     pub(crate) fn is_closed(&self) -> bool {

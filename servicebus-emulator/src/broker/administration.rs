@@ -18,6 +18,11 @@ use crate::{
 };
 
 impl Broker {
+    /// In bytes, of an entity that has no maximum size of its own.
+    pub(crate) fn default_max_size(&self) -> u64 {
+        self.quota
+    }
+
     /// The entity, as it is described.
     pub(crate) fn describe(&self, path: &EntityPath) -> Result<Described, Error> {
         let at = self.find(path)?;
