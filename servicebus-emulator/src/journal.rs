@@ -73,7 +73,7 @@ enum Undo {
     Entity(EntityId, Box<Entity>),
     /// How the entity was set up; nothing of that is stored as such.
     Setup(EntityId, Box<Setup>),
-    Remembered(Arc<str>, Option<Remembered>),
+    Remembered(Arc<str>, Box<Option<Remembered>>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +119,7 @@ impl Journal {
     }
 
     pub(crate) fn remembered(&mut self, key: Arc<str>, previous: Option<Remembered>) {
-        self.undo.push(Undo::Remembered(key, previous));
+        self.undo.push(Undo::Remembered(key, Box::new(previous)));
     }
 }
 
@@ -254,7 +254,7 @@ impl Broker {
             Place::Remembered(entity) => {
                 let now = self.remembered(&entity);
                 if let Some(Undo::Remembered(_, before)) = before
-                    && before.as_ref() == now
+                    && (**before).as_ref() == now
                 {
                     return None;
                 }
@@ -358,7 +358,7 @@ impl Broker {
             }
             Undo::Setup(at, previous) => self.entities[at.0].set_up(*previous),
             Undo::Remembered(key, previous) => {
-                self.swap_remembered(&key, previous);
+                self.swap_remembered(&key, *previous);
             }
         }
     }
