@@ -21,11 +21,14 @@ use crate::{
     sessions::Held,
 };
 
+mod freezing;
 mod opening;
 mod receiving;
 mod session_locks;
 mod settling;
 
+#[cfg(test)]
+mod freezing_tests;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -37,7 +40,8 @@ mod receiver_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use opening::Contents;
+pub(crate) use freezing::Frozen;
+pub(crate) use opening::Item;
 
 /// Where message ids and lock tokens come from.
 pub(crate) type Ids = Box<dyn FnMut() -> Uuid + Send>;
@@ -49,6 +53,9 @@ pub(crate) struct Broker {
     due: BTreeSet<(Timestamp, EntityId, i64)>,
     /// When the lock of a session ends.
     session_due: BTreeSet<(Timestamp, EntityId, Arc<str>)>,
+    /// When something of a page of an entity that lies in the store only is due.
+    page_due: BTreeSet<(Timestamp, EntityId, i64)>,
+    frozen: Option<Frozen>,
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
     /// The maximum size of a queue or topic, in bytes.
@@ -62,7 +69,8 @@ impl Broker {
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         let message = self.due.first().map(|(due, ..)| *due);
         let session = self.session_due.first().map(|(due, ..)| *due);
-        message.into_iter().chain(session).min()
+        let page = self.next_page_due().map(|(due, ..)| due);
+        message.into_iter().chain(session).chain(page).min()
     }
 
     /// Carries out what time alone brings: scheduled messages are enqueued, locks end, messages expire.
@@ -70,7 +78,14 @@ impl Broker {
         while let Some(next) = self.next_due()
             && next <= now
         {
-            if let Some((due, at, session)) = self.session_due.first()
+            if let Some((due, at, first)) = self.next_page_due()
+                && due == next
+            {
+                // What cannot be read stays due: the owner tries again later.
+                if self.thaw(at, first).is_err() {
+                    return;
+                }
+            } else if let Some((due, at, session)) = self.session_due.first()
                 && *due == next
             {
                 let (at, session) = (*at, Arc::clone(session));
@@ -158,6 +173,7 @@ impl Broker {
         self.advance(now);
         let at = self.find(entity)?;
         for sequence in sequences {
+            self.thaw_message(at, *sequence)?;
             let stored = self.entities[at.0].get(*sequence);
             if stored.map(Stored::state) != Some(MessageState::Scheduled) {
                 return Err(Error::MessageNotFound(format!(

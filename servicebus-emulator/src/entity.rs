@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{EntityPath, Message, MessageState, ReceivedMessage, rule::Rule, sessions::Sessions};
+use crate::{
+    EntityPath, Message, MessageState, ReceivedMessage, cold::Cold, rule::Rule, sessions::Sessions,
+};
 
 /// The place of an entity in the broker's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,6 +153,8 @@ pub(crate) struct Entity {
     ready: BTreeSet<i64>,
     locks: HashMap<Uuid, i64>,
     deferred: usize,
+    /// The messages that are in the store only; all that follows leaves them out, except where it says so.
+    pub(crate) cold: Cold,
     /// Empty where messages are received without sessions.
     pub(crate) sessions: Sessions,
     /// When each message id was accepted, for duplicate detection.
@@ -172,6 +176,7 @@ impl Entity {
             ready: BTreeSet::new(),
             locks: HashMap::new(),
             deferred: 0,
+            cold: Cold::default(),
             sessions: Sessions::default(),
             seen: HashMap::new(),
             seen_by_time: BTreeSet::new(),
@@ -258,8 +263,17 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
+    /// How many messages there are, those in the store included.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.messages.len() + self.cold.len()
+    }
+
+    /// How many messages in memory are under no lock.
+    pub(crate) fn unheld(&self) -> usize {
+        if self.settings.requires_session {
+            return 0;
+        }
+        self.messages.len() - self.locks.len()
     }
 
     /// The messages from that number on, in order.
@@ -269,11 +283,12 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
-    /// Active, locked, scheduled and deferred messages.
+    /// Active, locked, scheduled and deferred messages, those in the store included.
     pub(crate) fn counts(&self) -> (usize, usize, usize, usize) {
-        let (active, locked) = (self.ready.len(), self.locks.len());
-        let scheduled = self.messages.len() - active - locked - self.deferred;
-        (active, locked, scheduled, self.deferred)
+        let (active, locked) = (self.ready.len() + self.cold.ready(), self.locks.len());
+        let deferred = self.deferred + self.cold.deferred();
+        let scheduled = self.len() - active - locked - deferred;
+        (active, locked, scheduled, deferred)
     }
 
     pub(crate) fn seen(&self, message_id: &str) -> Option<Timestamp> {

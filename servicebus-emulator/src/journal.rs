@@ -88,6 +88,26 @@ pub(crate) struct Journal {
     suspect: BTreeSet<Place>,
 }
 
+impl Journal {
+    /// The messages in that range that have changed since the last commit, or may have in the store without our knowledge.
+    pub(crate) fn touched(&self, at: EntityId, first: i64, last: i64) -> BTreeSet<i64> {
+        let suspect = self
+            .suspect
+            .range(Place::Message(at, first)..=Place::Message(at, last))
+            .filter_map(|place| match place {
+                Place::Message(_, sequence) => Some(*sequence),
+                _ => None,
+            });
+        let changed = self.undo.iter().filter_map(|undo| match undo {
+            Undo::Message(of, sequence, _) if *of == at && (first..=last).contains(sequence) => {
+                Some(*sequence)
+            }
+            _ => None,
+        });
+        suspect.chain(changed).collect()
+    }
+}
+
 impl Broker {
     /// Puts, changes or removes a message, in all indexes, and notes what was there.
     pub(crate) fn put(&mut self, at: EntityId, sequence: i64, new: Option<Stored>) {
@@ -215,6 +235,7 @@ impl Broker {
     pub(crate) fn committed(&mut self) {
         self.journal.undo.clear();
         self.journal.suspect.clear();
+        self.freeze();
     }
 
     /// The changes could not be stored: memory is again as it was after the last commit.

@@ -8,6 +8,7 @@
 mod batch;
 mod broker;
 mod broker_properties;
+mod cold;
 mod config_json;
 mod custom_properties;
 mod entity;

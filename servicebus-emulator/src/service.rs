@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     AcceptedSession, Changes, EntityPath, Message, MessageState, Operation, ReceiveMode,
     ReceivedMessage, Settlement, Topology,
-    broker::{Broker, Contents},
+    broker::Broker,
     owner::{Accepted, Command, Delivery, Job, Owner},
     store::Store,
     waiting::{Waiter, Wants},
@@ -108,29 +108,24 @@ impl ServiceBus {
     ) -> Result<Self, OpenError> {
         let mut broker = Broker::new(topology, entity_quota, Box::new(Uuid::new_v4))
             .map_err(OpenError::Topology)?;
-        let (mut store, contents) = match data {
-            Some(folder) => {
-                let (store, contents) = Store::open(folder)?;
-                (Some(store), contents)
-            }
-            None => (None, Contents::default()),
-        };
         let folder = data.map_or_else(String::new, |folder| folder.display().to_string());
-        broker.load(contents).map_err(|entity| OpenError::Data {
-            folder: folder.clone(),
-            reason: format!(
-                "it holds messages of `{entity}`, which the topology does not have as such; put the entity back, \
-                 or choose another data folder to begin with an empty namespace"
-            ),
-        })?;
+        let store = data.map(Store::open).transpose()?;
+        if let Some(store) = &store {
+            broker.freeze_into(store.frozen());
+            store.read(|item| {
+                broker.load(item).map_err(|entity| {
+                    format!(
+                        "it holds messages of `{entity}`, which the topology does not have as such; put the entity \
+                         back, or choose another data folder to begin with an empty namespace"
+                    )
+                })
+            })?;
+        }
         broker.resume(Timestamp::now());
-        if let Some(store) = &mut store {
+        if let Some(store) = &store {
             store
                 .commit(&broker.changes())
-                .map_err(|reason| OpenError::Data {
-                    folder: folder.clone(),
-                    reason,
-                })?;
+                .map_err(|reason| store.unusable(reason))?;
         }
         broker.committed();
         Self::start(broker, store).map_err(|error| OpenError::Data {

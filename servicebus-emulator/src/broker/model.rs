@@ -388,7 +388,9 @@ fn a_queue_behaves_like_the_model(
             Step::Crash => {
                 disk.commit(&mut broker);
                 let mut again = restarted(&topology, &mut broker);
-                again.load(disk.contents()).expect("the entities are there");
+                again
+                    .load_all(disk.items())
+                    .expect("the entities are there");
                 again.resume(now);
                 broker = again;
                 model.crash();

@@ -666,7 +666,7 @@ fn an_id_from_before_the_clock_was_set_back_is_remembered_for_one_window_only() 
     disk.commit(&mut bus.broker);
     for start in [0, 100] {
         bus = Bus::new(&topology);
-        bus.broker.load(disk.contents()).expect("q is there");
+        bus.broker.load_all(disk.items()).expect("q is there");
         bus.wait(start);
         bus.broker.resume(bus.now);
         disk.commit(&mut bus.broker);
