@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState,
+    EntityCounts, EntityPath, Error, Limits, Message, MessageState,
     entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
     routing::{Arrival, DeadLetterCause},
@@ -58,8 +58,7 @@ pub(crate) struct Broker {
     frozen: Option<Frozen>,
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
-    /// The maximum size of a queue or topic, in bytes.
-    quota: u64,
+    limits: Limits,
     ids: Ids,
     pub(crate) journal: Journal,
 }
@@ -219,10 +218,11 @@ impl Broker {
             size += message.size();
         }
         // A batch travels as one message, and has the same limit.
-        if size > MAX_MESSAGE_SIZE {
+        let limit = self.limits.max_message_size;
+        if size > limit {
             return Err(Error::MessageTooLarge {
                 entity: to.to_string(),
-                limit: MAX_MESSAGE_SIZE,
+                limit,
             });
         }
         if !self.has_room(at, size as u64) {
@@ -314,7 +314,7 @@ impl Broker {
     }
 
     pub(crate) fn has_room(&self, at: EntityId, size: u64) -> bool {
-        self.usage[self.entities[at.0].quota.0].saturating_add(size) <= self.quota
+        self.usage[self.entities[at.0].quota.0].saturating_add(size) <= self.limits.entity_quota
     }
 
     /// Replaces a message in its entity and in the indexes over all entities.

@@ -46,5 +46,5 @@ pub use message::{
 };
 pub use namespace::Namespace;
 pub use path::{EntityPath, InvalidPath};
-pub use service::{DEFAULT_ENTITY_QUOTA, EntityCounts, Error, OpenError, ServiceBus};
+pub use service::{EntityCounts, Error, Limits, OpenError, ServiceBus};
 pub use topology::{Topology, TopologyError};

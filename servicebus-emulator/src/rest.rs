@@ -24,8 +24,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use uuid::Uuid;
 
 use crate::{
-    EntityPath, MAX_MESSAGE_SIZE, Message, ReceiveMode, ReceivedMessage, ServiceBus, batch,
-    broker_properties, custom_properties, rest_error::RestError, sas,
+    EntityPath, Message, ReceiveMode, ReceivedMessage, ServiceBus, batch, broker_properties,
+    custom_properties, rest_error::RestError, sas,
 };
 
 const BROKER_PROPERTIES: HeaderName = HeaderName::from_static("brokerproperties");
@@ -33,9 +33,9 @@ const BROKER_PROPERTIES: HeaderName = HeaderName::from_static("brokerproperties"
 /// What http.sys, in front of the service, takes as request line and headers together, token included.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// A body that is too large is read up to here and thrown away, so that its sender gets an answer and not a closed
-/// connection.
-const LARGEST_READ: usize = 64 * MAX_MESSAGE_SIZE;
+/// A body that is too large is read up to so many times the limit and thrown away, so that its sender gets an answer and
+/// not a closed connection.
+const READ_BEYOND: usize = 64;
 
 /// How long a receive waits that does not say so.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -246,7 +246,7 @@ impl DataPlane {
             ),
             None => None,
         };
-        let body = read(body).await?;
+        let body = read(body, self.bus.max_message_size()).await?;
         let messages = if content_type.as_deref().is_some_and(is_batch) {
             batch::read(&body)?
         } else {
@@ -268,7 +268,7 @@ impl DataPlane {
 }
 
 /// The body, in memory of its own size: the pieces that arrive are parts of the connection's larger buffer.
-async fn read(mut body: Body) -> Result<Bytes, RestError> {
+async fn read(mut body: Body, largest: usize) -> Result<Bytes, RestError> {
     let mut bytes = Vec::new();
     let mut length = 0;
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
@@ -278,17 +278,17 @@ async fn read(mut body: Body) -> Result<Bytes, RestError> {
             continue;
         };
         length += data.len();
-        if length > LARGEST_READ {
+        if length > READ_BEYOND.saturating_mul(largest) {
             break;
         }
-        if length <= MAX_MESSAGE_SIZE {
+        if length <= largest {
             bytes.extend_from_slice(&data);
         } else {
             bytes = Vec::new();
         }
     }
-    if length > MAX_MESSAGE_SIZE {
-        return Err(message_too_large());
+    if length > largest {
+        return Err(message_too_large(largest));
     }
     Ok(bytes.into_boxed_slice().into())
 }
@@ -300,10 +300,10 @@ fn is_batch(content_type: &str) -> bool {
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(batch::MEDIA_TYPE))
 }
 
-fn message_too_large() -> RestError {
+fn message_too_large(largest: usize) -> RestError {
     RestError::new(
         StatusCode::FORBIDDEN,
-        format!("The message is larger than the {MAX_MESSAGE_SIZE} bytes that can be sent."),
+        format!("The message is larger than the {largest} bytes that can be sent."),
     )
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{Broker, Ids};
 use crate::{
-    EntityPath, Topology,
+    EntityPath, Limits, Topology,
     entity::{Entity, EntityId, Record, Role, Settings, Stored},
     journal::Journal,
     routing::DeadLetterCause,
@@ -30,7 +30,7 @@ pub(crate) enum Item {
 
 impl Broker {
     /// The empty namespace, or what is wrong with the topology.
-    pub(crate) fn new(topology: &Topology, quota: u64, ids: Ids) -> Result<Self, String> {
+    pub(crate) fn new(topology: &Topology, limits: Limits, ids: Ids) -> Result<Self, String> {
         let mut broker = Self {
             entities: Vec::new(),
             by_key: HashMap::new(),
@@ -39,7 +39,7 @@ impl Broker {
             page_due: BTreeSet::new(),
             frozen: None,
             usage: Vec::new(),
-            quota,
+            limits,
             ids,
             journal: Journal::default(),
         };

@@ -12,14 +12,17 @@ use uuid::Uuid;
 
 use super::{Broker, Frozen, Item};
 use crate::{
-    Changes, EntityPath, Error, Settlement, Topology,
+    Changes, EntityPath, Error, Limits, Settlement, Topology,
     entity::{EntityId, Record, Stored},
     journal::Change,
     sample::counted_ids,
     sessions::Held,
 };
 
-pub(super) const QUOTA: u64 = 1 << 30;
+pub(super) const LIMITS: Limits = Limits {
+    entity_quota: 1 << 30,
+    max_message_size: 262_144,
+};
 
 /// What a store would hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -267,5 +270,5 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// An empty broker that goes on counting where the old one stopped: random ids do not repeat either.
 pub(super) fn restarted(topology: &Topology, broker: &mut Broker) -> Broker {
     let ids = std::mem::replace(&mut broker.ids, counted_ids());
-    Broker::new(topology, QUOTA, ids).expect("a valid topology")
+    Broker::new(topology, LIMITS, ids).expect("a valid topology")
 }
