@@ -62,7 +62,7 @@ pub(crate) async fn answer(
 ) -> Result<Response, RestError> {
     let place = Place {
         host: host.to_owned(),
-        default_max_size: bus.entity_quota(),
+        limits: bus.limits(),
     };
     let resource = resource(&head.uri)?;
     let request = Request {

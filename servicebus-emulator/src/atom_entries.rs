@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 
 use crate::{
+    Limits,
     atom_rules::{self, time},
     atom_xml::{ATOM, COUNTS, INSTANCE, SERVICE_BUS, Writer},
     attributes::Attributes,
@@ -20,16 +21,13 @@ use crate::{
 /// The name of an emulator's namespace.
 pub(crate) const NAMESPACE: &str = "sbemulatorns";
 
-/// In kilobytes: what the Standard tier shows where nothing is set.
-const MAX_MESSAGE_SIZE: u32 = 256;
-
 /// What entries need to know of the namespace and the request.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     /// As the client calls it.
     pub(crate) host: String,
-    /// In bytes, where an entity has none of its own.
-    pub(crate) default_max_size: u64,
+    /// Those of entities that have none of their own.
+    pub(crate) limits: Limits,
 }
 
 impl Place {
@@ -232,7 +230,7 @@ fn write_queue(xml: &mut Writer, place: &Place, queue: &Queue, listed: &Listed, 
     let forward = place.forward(queue.forward_dead_lettered_messages_to.as_ref());
     xml.optional("ForwardDeadLetteredMessagesTo", forward.as_deref());
     xml.boolean("EnableExpress", attributes.enable_express);
-    write_max_message_size(xml, attributes);
+    write_max_message_size(xml, place, attributes);
 }
 
 fn write_topic(xml: &mut Writer, place: &Place, topic: &Topic, listed: &Listed, counts: Counts) {
@@ -272,7 +270,7 @@ fn write_topic(xml: &mut Writer, place: &Place, topic: &Topic, listed: &Listed, 
     xml.text("EntityAvailabilityStatus", "Available");
     xml.boolean("EnableSubscriptionPartitioning", false);
     xml.boolean("EnableExpress", attributes.enable_express);
-    write_max_message_size(xml, attributes);
+    write_max_message_size(xml, place, attributes);
 }
 
 fn write_subscription(
@@ -321,14 +319,14 @@ fn write_subscription(
 fn write_max_size(xml: &mut Writer, place: &Place, attributes: &Attributes) {
     let megabytes = attributes
         .max_size_in_megabytes
-        .map_or(place.default_max_size >> 20, u64::from);
+        .map_or(place.limits.entity_quota >> 20, u64::from);
     xml.number("MaxSizeInMegabytes", megabytes);
 }
 
-fn write_max_message_size(xml: &mut Writer, attributes: &Attributes) {
+fn write_max_message_size(xml: &mut Writer, place: &Place, attributes: &Attributes) {
     let kilobytes = attributes
         .max_message_size_in_kilobytes
-        .unwrap_or(MAX_MESSAGE_SIZE);
+        .map_or(place.limits.max_message_size as u64 >> 10, u64::from);
     xml.number("MaxMessageSizeInKilobytes", kilobytes);
 }
 

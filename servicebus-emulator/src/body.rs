@@ -4,11 +4,11 @@ use std::{future::poll_fn, pin::Pin};
 
 use axum::body::{Body, Bytes, HttpBody};
 
-use crate::{MAX_MESSAGE_SIZE, rest_error::RestError};
+use crate::rest_error::RestError;
 
-/// A body that is too large is read up to here and thrown away, so that its sender gets an answer and not a closed
-/// connection.
-const LARGEST_READ: usize = 64 * MAX_MESSAGE_SIZE;
+/// A body that is too large is read up to so many times the limit and thrown away, so that its sender gets an answer and
+/// not a closed connection.
+const READ_BEYOND: usize = 64;
 
 /// The body, in memory of its own size: the pieces that arrive are parts of the connection's larger buffer. `None` when it
 /// is larger than the limit.
@@ -22,7 +22,7 @@ pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, 
             continue;
         };
         length += data.len();
-        if length > LARGEST_READ {
+        if length > READ_BEYOND.saturating_mul(limit) {
             break;
         }
         if length <= limit {

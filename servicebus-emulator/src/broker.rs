@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState,
+    EntityCounts, EntityPath, Error, Limits, Message, MessageState,
     description::{Description, Remembered},
     entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
@@ -23,12 +23,15 @@ use crate::{
 };
 
 mod administration;
+mod freezing;
 mod opening;
 mod receiving;
 mod session_locks;
 mod settling;
 mod slots;
 
+#[cfg(test)]
+mod freezing_tests;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -40,7 +43,8 @@ mod receiver_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use opening::Contents;
+pub(crate) use freezing::Frozen;
+pub(crate) use opening::Item;
 
 /// Where message ids and lock tokens come from.
 pub(crate) type Ids = Box<dyn FnMut() -> Uuid + Send>;
@@ -52,10 +56,12 @@ pub(crate) struct Broker {
     due: BTreeSet<(Timestamp, EntityId, i64)>,
     /// When the lock of a session ends.
     session_due: BTreeSet<(Timestamp, EntityId, Arc<str>)>,
+    /// When something of a page of an entity that lies in the store only is due.
+    page_due: BTreeSet<(Timestamp, EntityId, i64)>,
+    frozen: Option<Frozen>,
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
-    /// The maximum size of a queue or topic, in bytes.
-    quota: u64,
+    limits: Limits,
     /// What the topology file says of each entity that it names.
     in_file: HashMap<Arc<str>, Description>,
     /// What the management API has made of entities.
@@ -69,7 +75,8 @@ impl Broker {
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         let message = self.due.first().map(|(due, ..)| *due);
         let session = self.session_due.first().map(|(due, ..)| *due);
-        message.into_iter().chain(session).min()
+        let page = self.next_page_due().map(|(due, ..)| due);
+        message.into_iter().chain(session).chain(page).min()
     }
 
     /// Carries out what time alone brings: scheduled messages are enqueued, locks end, messages expire.
@@ -77,7 +84,14 @@ impl Broker {
         while let Some(next) = self.next_due()
             && next <= now
         {
-            if let Some((due, at, session)) = self.session_due.first()
+            if let Some((due, at, first)) = self.next_page_due()
+                && due == next
+            {
+                // What cannot be read stays due: the owner tries again later.
+                if self.thaw(at, first).is_err() {
+                    return;
+                }
+            } else if let Some((due, at, session)) = self.session_due.first()
                 && *due == next
             {
                 let (at, session) = (*at, Arc::clone(session));
@@ -165,6 +179,7 @@ impl Broker {
         self.advance(now);
         let at = self.find(entity)?;
         for sequence in sequences {
+            self.thaw_message(at, *sequence)?;
             let stored = self.entities[at.0].get(*sequence);
             if stored.map(Stored::state) != Some(MessageState::Scheduled) {
                 return Err(Error::MessageNotFound(format!(
@@ -214,10 +229,11 @@ impl Broker {
             size += message.size();
         }
         // A batch travels as one message, and has the same limit.
-        if size > MAX_MESSAGE_SIZE {
+        let limit = self.limits.max_message_size;
+        if size > limit {
             return Err(Error::MessageTooLarge {
                 entity: to.to_string(),
-                limit: MAX_MESSAGE_SIZE,
+                limit,
             });
         }
         if !self.has_room(at, size as u64) {
@@ -310,8 +326,8 @@ impl Broker {
 
     pub(crate) fn has_room(&self, at: EntityId, size: u64) -> bool {
         let at = self.entities[at.0].quota;
-        let most = self.entities[at.0].settings.max_size.unwrap_or(self.quota);
-        self.usage[at.0].saturating_add(size) <= most
+        let own = self.entities[at.0].settings.max_size;
+        self.usage[at.0].saturating_add(size) <= own.unwrap_or(self.limits.entity_quota)
     }
 
     /// Replaces a message in its entity and in the indexes over all entities.

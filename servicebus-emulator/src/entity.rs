@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    EntityPath, Message, MessageState, ReceivedMessage, attributes::Status, description::Listed,
-    rule::Rule, sessions::Sessions,
+    EntityPath, Message, MessageState, ReceivedMessage, attributes::Status, cold::Cold,
+    description::Listed, rule::Rule, sessions::Sessions,
 };
 
 /// The place of an entity in the broker's list.
@@ -173,8 +173,10 @@ pub(crate) struct Entity {
     ready: BTreeSet<i64>,
     locks: HashMap<Uuid, i64>,
     deferred: usize,
-    /// The size of all messages, in bytes.
+    /// The size of the messages, in bytes.
     size: u64,
+    /// The messages that are in the store only; all that follows leaves them out, except where it says so.
+    pub(crate) cold: Cold,
     /// Empty where messages are received without sessions.
     pub(crate) sessions: Sessions,
     /// When each message id was accepted, for duplicate detection.
@@ -198,6 +200,7 @@ impl Entity {
             locks: HashMap::new(),
             deferred: 0,
             size: 0,
+            cold: Cold::default(),
             sessions: Sessions::default(),
             seen: HashMap::new(),
             seen_by_time: BTreeSet::new(),
@@ -339,13 +342,22 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
+    /// How many messages there are, those in the store included.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.messages.len() + self.cold.len()
     }
 
-    /// In bytes, as the messages count against the quota.
+    /// How many messages in memory are under no lock.
+    pub(crate) fn unheld(&self) -> usize {
+        if self.settings.requires_session {
+            return 0;
+        }
+        self.messages.len() - self.locks.len()
+    }
+
+    /// In bytes, as the messages count against the quota, those in the store included.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.size + self.cold.size()
     }
 
     /// The messages from that number on, in order.
@@ -355,11 +367,12 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
-    /// Active, locked, scheduled and deferred messages.
+    /// Active, locked, scheduled and deferred messages, those in the store included.
     pub(crate) fn counts(&self) -> (usize, usize, usize, usize) {
-        let (active, locked) = (self.ready.len(), self.locks.len());
-        let scheduled = self.messages.len() - active - locked - self.deferred;
-        (active, locked, scheduled, self.deferred)
+        let (active, locked) = (self.ready.len() + self.cold.ready(), self.locks.len());
+        let deferred = self.deferred + self.cold.deferred();
+        let scheduled = self.len() - active - locked - deferred;
+        (active, locked, scheduled, deferred)
     }
 
     pub(crate) fn seen(&self, message_id: &str) -> Option<Timestamp> {

@@ -121,6 +121,24 @@ impl Journal {
     pub(crate) fn remembered(&mut self, key: Arc<str>, previous: Option<Remembered>) {
         self.undo.push(Undo::Remembered(key, Box::new(previous)));
     }
+
+    /// The messages in that range that have changed since the last commit, or may have in the store without our knowledge.
+    pub(crate) fn touched(&self, at: EntityId, first: i64, last: i64) -> BTreeSet<i64> {
+        let suspect = self
+            .suspect
+            .range(Place::Message(at, first)..=Place::Message(at, last))
+            .filter_map(|place| match place {
+                Place::Message(_, sequence) => Some(*sequence),
+                _ => None,
+            });
+        let changed = self.undo.iter().filter_map(|undo| match undo {
+            Undo::Message(of, sequence, _) if *of == at && (first..=last).contains(sequence) => {
+                Some(*sequence)
+            }
+            _ => None,
+        });
+        suspect.chain(changed).collect()
+    }
 }
 
 impl Broker {
@@ -328,6 +346,7 @@ impl Broker {
     pub(crate) fn committed(&mut self) {
         self.journal.undo.clear();
         self.journal.suspect.clear();
+        self.freeze();
     }
 
     /// The changes could not be stored: memory is again as it was after the last commit.

@@ -15,6 +15,7 @@ mod batch;
 mod body;
 mod broker;
 mod broker_properties;
+mod cold;
 mod config_json;
 mod custom_properties;
 mod description;
@@ -55,5 +56,5 @@ pub use message::{
 };
 pub use namespace::Namespace;
 pub use path::{EntityPath, InvalidPath};
-pub use service::{DEFAULT_ENTITY_QUOTA, EntityCounts, Error, OpenError, ServiceBus};
+pub use service::{EntityCounts, Error, Limits, OpenError, ServiceBus};
 pub use topology::{Topology, TopologyError};

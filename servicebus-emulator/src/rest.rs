@@ -24,8 +24,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use uuid::Uuid;
 
 use crate::{
-    EntityPath, MAX_MESSAGE_SIZE, Message, ReceiveMode, ReceivedMessage, ServiceBus, atom, batch,
-    body, broker_properties, custom_properties, rest_error::RestError, sas,
+    EntityPath, Message, ReceiveMode, ReceivedMessage, ServiceBus, atom, batch, body,
+    broker_properties, custom_properties, rest_error::RestError, sas,
 };
 
 const BROKER_PROPERTIES: HeaderName = HeaderName::from_static("brokerproperties");
@@ -246,9 +246,10 @@ impl DataPlane {
             ),
             None => None,
         };
-        let body = body::read(body, MAX_MESSAGE_SIZE)
+        let largest = self.bus.max_message_size();
+        let body = body::read(body, largest)
             .await?
-            .ok_or_else(message_too_large)?;
+            .ok_or_else(|| message_too_large(largest))?;
         let messages = if content_type.as_deref().is_some_and(is_batch) {
             batch::read(&body)?
         } else {
@@ -276,10 +277,10 @@ fn is_batch(content_type: &str) -> bool {
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(batch::MEDIA_TYPE))
 }
 
-fn message_too_large() -> RestError {
+fn message_too_large(largest: usize) -> RestError {
     RestError::new(
         StatusCode::FORBIDDEN,
-        format!("The message is larger than the {MAX_MESSAGE_SIZE} bytes that can be sent."),
+        format!("The message is larger than the {largest} bytes that can be sent."),
     )
 }
 

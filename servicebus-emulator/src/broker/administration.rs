@@ -18,11 +18,6 @@ use crate::{
 };
 
 impl Broker {
-    /// In bytes, of an entity that has no maximum size of its own.
-    pub(crate) fn default_max_size(&self) -> u64 {
-        self.quota
-    }
-
     /// The entity, as it is described.
     pub(crate) fn describe(&self, path: &EntityPath) -> Result<Described, Error> {
         let at = self.find(path)?;
@@ -164,6 +159,9 @@ impl Broker {
         }
         check_unchangeable(&listed.description, &description)?;
         self.check_forwarding(&description)?;
+        if moves_messages(&listed.description, &description) {
+            self.thaw_entity(at)?;
+        }
         match (&mut listed.description, description) {
             (Description::Queue(old), Description::Queue(new)) => {
                 *old = Queue {
@@ -237,8 +235,23 @@ impl Broker {
                 "`{path}` belongs to its entity and cannot be deleted"
             )));
         }
+        self.thaw_entity(at)?;
         self.remove_entity(at);
         Ok(())
+    }
+
+    /// Reads back all that the entity holds. It is needed when it is deleted, since the commit may fail and yet have been
+    /// written, and when all messages may have to move.
+    fn thaw_entity(&mut self, at: EntityId) -> Result<(), Error> {
+        if let Role::Topic { subscriptions } = &self.entities[at.0].role {
+            for subscription in subscriptions.clone() {
+                self.thaw_entity(subscription)?;
+            }
+        }
+        if let Some(dead_letters) = self.entities[at.0].dead_letters {
+            self.thaw_all(dead_letters)?;
+        }
+        self.thaw_all(at)
     }
 
     pub(super) fn remove_entity(&mut self, at: EntityId) {
@@ -459,6 +472,16 @@ fn check_unchangeable(old: &Description, new: &Description) -> Result<(), Error>
         }
     }
     Ok(())
+}
+
+/// Whether messages that are there may not be able to stay.
+fn moves_messages(old: &Description, new: &Description) -> bool {
+    let (Some(old), Some(new)) = (old.queue(), new.queue()) else {
+        return false;
+    };
+    new.max_delivery_count < old.max_delivery_count
+        || new.forward_to.is_some()
+        || new.forward_dead_lettered_messages_to.is_some()
 }
 
 fn position(rules: &[Rule], name: &str) -> Option<usize> {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{Broker, Ids};
 use crate::{
-    Topology,
+    Limits, Topology,
     attributes::Attributes,
     description::{Description, Listed, Remembered},
     entity::{EntityId, Record, Role, Settings, Stored},
@@ -21,14 +21,15 @@ use crate::{
     topology::Topic,
 };
 
-/// What a store holds.
-#[derive(Debug, Default)]
-pub(crate) struct Contents {
-    pub(crate) messages: Vec<(String, i64, Record)>,
-    pub(crate) last_sequences: Vec<(String, i64)>,
-    pub(crate) seen: Vec<(String, String, Timestamp)>,
-    pub(crate) session_states: Vec<(String, String, Bytes, Timestamp)>,
-    pub(crate) remembered: Vec<(String, Remembered)>,
+/// One thing that a store holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    Message(String, i64, Record),
+    LastSequence(String, i64),
+    Seen(String, String, Timestamp),
+    SessionState(String, String, Bytes, Timestamp),
+    /// What the management API has made of entities; it comes first.
+    Entities(Vec<(String, Remembered)>),
 }
 
 /// The entities of a topology one by one, a topic before its subscriptions.
@@ -104,14 +105,16 @@ pub(super) fn settings(description: &Description) -> (Settings, Option<Settings>
 
 impl Broker {
     /// The empty namespace, or what is wrong with the topology.
-    pub(crate) fn new(topology: &Topology, quota: u64, ids: Ids) -> Result<Self, String> {
+    pub(crate) fn new(topology: &Topology, limits: Limits, ids: Ids) -> Result<Self, String> {
         let mut broker = Self {
             entities: Vec::new(),
             by_key: HashMap::new(),
             due: BTreeSet::new(),
             session_due: BTreeSet::new(),
+            page_due: BTreeSet::new(),
+            frozen: None,
             usage: Vec::new(),
-            quota,
+            limits,
             in_file: HashMap::new(),
             remembered: BTreeMap::new(),
             ids,
@@ -147,41 +150,53 @@ impl Broker {
         Ok(at)
     }
 
-    /// Takes in what the store holds. Messages of an entity that the topology does not have (any more) are
-    /// not dropped: the path of that entity is the error.
-    pub(crate) fn load(&mut self, contents: Contents) -> Result<(), String> {
-        self.load_remembered(contents.remembered);
-        for (key, sequence, record) in contents.messages {
-            let Some(at) = self.by_key.get(key.as_str()).copied() else {
-                return Err(key);
-            };
-            if self.entities[at.0].is_topic() && record.scheduled.is_none() {
-                return Err(key);
+    /// Takes in what the store holds; messages come by entity and number. Messages of an entity that the topology does
+    /// not have (any more) are not dropped: the path of that entity is the error.
+    pub(crate) fn load(&mut self, item: Item) -> Result<(), String> {
+        match item {
+            Item::Message(key, sequence, record) => self.load_message(key, sequence, record)?,
+            Item::Entities(remembered) => self.load_remembered(remembered),
+            Item::LastSequence(key, sequence) => {
+                if let Some(at) = self.by_key.get(key.as_str()) {
+                    let last = &mut self.entities[at.0].last_sequence;
+                    *last = sequence.max(*last);
+                }
             }
-            let last = &mut self.entities[at.0].last_sequence;
-            *last = sequence.max(*last);
-            self.swap(at, sequence, Some(Stored::new(record)));
+            Item::Seen(key, message_id, seen) => {
+                if let Some(at) = self.by_key.get(key.as_str()) {
+                    self.entities[at.0].remember(&message_id.into(), Some(seen));
+                }
+            }
+            Item::SessionState(key, session, state, updated) => {
+                if let Some(at) = self.by_key.get(key.as_str()).copied() {
+                    let held = Held {
+                        lock: None,
+                        state: Some(state),
+                        updated: Some(updated),
+                    };
+                    self.swap_session(at, &session.into(), held);
+                }
+            }
         }
-        for (key, sequence) in contents.last_sequences {
-            if let Some(at) = self.by_key.get(key.as_str()) {
-                let last = &mut self.entities[at.0].last_sequence;
-                *last = sequence.max(*last);
-            }
+        Ok(())
+    }
+
+    fn load_message(&mut self, key: String, sequence: i64, record: Record) -> Result<(), String> {
+        let Some(at) = self.by_key.get(key.as_str()).copied() else {
+            return Err(key);
+        };
+        let entity = &mut self.entities[at.0];
+        if entity.is_topic() && record.scheduled.is_none() {
+            return Err(key);
         }
-        for (key, message_id, seen) in contents.seen {
-            if let Some(at) = self.by_key.get(key.as_str()) {
-                self.entities[at.0].remember(&message_id.into(), Some(seen));
-            }
-        }
-        for (key, session, state, updated) in contents.session_states {
-            if let Some(at) = self.by_key.get(key.as_str()).copied() {
-                let held = Held {
-                    lock: None,
-                    state: Some(state),
-                    updated: Some(updated),
-                };
-                self.swap_session(at, &session.into(), held);
-            }
+        entity.last_sequence = sequence.max(entity.last_sequence);
+        let used_up =
+            (entity.settings.max_delivery_count).is_some_and(|most| record.delivery_count >= most);
+        let moves_on = entity.settings.forward_to.is_some();
+        let stored = Stored::new(record);
+        // What [`Self::resume`] has to look at is kept in memory.
+        if used_up || moves_on || !self.load_frozen(at, sequence, &stored) {
+            self.swap(at, sequence, Some(stored));
         }
         Ok(())
     }

@@ -153,7 +153,7 @@ fn the_state_of_a_session_outlives_its_lock_its_messages_and_the_process() {
     disk.commit(&mut bus.broker);
 
     let mut bus = Bus::with_queue(rooms);
-    bus.broker.load(disk.contents()).unwrap();
+    bus.broker.load_all(disk.items()).unwrap();
     bus.broker.resume(bus.now);
     bus.accepted("a");
     let read = |bus: &mut Bus| bus.broker.session_state(bus.now, &path("rooms"), "a");
@@ -259,7 +259,7 @@ fn a_deferred_message_expires_like_any_other_and_stays_deferred_through_a_restar
     let mut disk = Disk::default();
     disk.commit(&mut bus.broker);
     let mut bus = Bus::with_queue(expiring);
-    bus.broker.load(disk.contents()).unwrap();
+    bus.broker.load_all(disk.items()).unwrap();
     bus.broker.resume(bus.now);
     assert_eq!(bus.ids("q", MessageState::Deferred), ["a"]);
     bus.wait(60);
