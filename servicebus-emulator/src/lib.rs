@@ -5,6 +5,7 @@
 //! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
 //! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
 
+mod amqp;
 mod batch;
 mod broker;
 mod broker_properties;
