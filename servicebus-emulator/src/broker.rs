@@ -5,7 +5,7 @@
 //! [`Broker::changes`](crate::journal). There is no clock, no randomness of its own and no input or output here.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -15,17 +15,20 @@ use uuid::Uuid;
 
 use crate::{
     EntityCounts, EntityPath, Error, Limits, Message, MessageState,
+    description::{Description, Remembered},
     entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
     routing::{Arrival, DeadLetterCause},
     sessions::Held,
 };
 
+mod administration;
 mod freezing;
 mod opening;
 mod receiving;
 mod session_locks;
 mod settling;
+mod slots;
 
 #[cfg(test)]
 mod freezing_tests;
@@ -59,6 +62,10 @@ pub(crate) struct Broker {
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
     limits: Limits,
+    /// What the topology file says of each entity that it names.
+    in_file: HashMap<Arc<str>, Description>,
+    /// What the management API has made of entities.
+    remembered: BTreeMap<Arc<str>, Remembered>,
     ids: Ids,
     pub(crate) journal: Journal,
 }
@@ -195,6 +202,7 @@ impl Broker {
     ) -> Result<(EntityId, Vec<Message>), Error> {
         self.advance(now);
         let at = self.find(to)?;
+        self.entities[at.0].accessed(now);
         let entity = &self.entities[at.0];
         if matches!(
             entity.role,
@@ -203,6 +211,9 @@ impl Broker {
             return Err(Error::NotSupported(format!(
                 "`{to}` takes messages from its topic or queue only: nothing can be sent to it"
             )));
+        }
+        if !entity.settings.status.takes_messages() {
+            return Err(Error::EntityDisabled(to.to_string()));
         }
         let mut size = 0;
         for message in &mut messages {
@@ -259,7 +270,7 @@ impl Broker {
         let mut counts: Vec<EntityCounts> = self
             .entities
             .iter()
-            .filter(|entity| !entity.path.is_dead_letter())
+            .filter(|entity| !entity.is_deleted() && !entity.path.is_dead_letter())
             .map(|entity| {
                 let (active, locked, scheduled, deferred) = entity.counts();
                 let dead_letter = entity
@@ -314,7 +325,9 @@ impl Broker {
     }
 
     pub(crate) fn has_room(&self, at: EntityId, size: u64) -> bool {
-        self.usage[self.entities[at.0].quota.0].saturating_add(size) <= self.limits.entity_quota
+        let at = self.entities[at.0].quota;
+        let own = self.entities[at.0].settings.max_size;
+        self.usage[at.0].saturating_add(size) <= own.unwrap_or(self.limits.entity_quota)
     }
 
     /// Replaces a message in its entity and in the indexes over all entities.

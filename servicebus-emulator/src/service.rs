@@ -27,6 +27,7 @@ use crate::{
     waiting::{Waiter, Wants},
 };
 
+mod administration;
 #[cfg(test)]
 mod tests;
 
@@ -82,6 +83,10 @@ pub enum Error {
     MessageTooLarge { entity: String, limit: usize },
     #[error("`{0}` has reached its maximum size")]
     QuotaExceeded(String),
+    #[error("the messaging entity `{0}` is currently disabled")]
+    EntityDisabled(String),
+    #[error("the messaging entity `{0}` already exists")]
+    EntityExists(String),
     #[error("the namespace has been closed")]
     Closed,
     /// The store could not take the change (disk full, for one); nothing was changed.
@@ -187,6 +192,10 @@ impl ServiceBus {
     pub async fn closed(&self) {
         let mut store_failure = self.store_failure.clone();
         while store_failure.changed().await.is_ok() {}
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(crate) fn is_closed(&self) -> bool {
