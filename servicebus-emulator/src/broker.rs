@@ -31,6 +31,8 @@ mod settling;
 mod slots;
 
 #[cfg(test)]
+mod administration_laws;
+#[cfg(test)]
 mod freezing_tests;
 #[cfg(test)]
 mod laws;
