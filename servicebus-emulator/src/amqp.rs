@@ -6,4 +6,6 @@
 
 mod frame;
 mod performative_decoding;
+mod value;
 mod value_decoding;
+mod value_encoding;
