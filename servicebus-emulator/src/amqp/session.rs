@@ -341,7 +341,12 @@ impl Session {
             None => return Err(unattached(handle)),
         };
         match link.transfer(transfer, payload) {
-            Ok(None) => {}
+            // One that was aborted has used up credit as well.
+            Ok(None) => {
+                if let Some(flow) = link.more_credit(&self.windows) {
+                    context.send(self.channel, &Performative::Flow(flow), &[]);
+                }
+            }
             Ok(Some(delivery)) => delivery::dispatch(link.id, &link.target, delivery, context),
             Err(refusal) => self.close_link(handle, refusal, context),
         }

@@ -79,7 +79,8 @@ impl Running {
         let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.next_line().await.unwrap().unwrap();
-        let url = ready.split(' ').next_back().unwrap().to_owned();
+        let (http, _) = ready.split_once(", AMQP at 127.0.0.1:").unwrap();
+        let url = http.split(' ').next_back().unwrap().to_owned();
         assert!(url.starts_with("http://127.0.0.1:"), "{ready}");
         Self { child, lines, url }
     }
@@ -376,9 +377,14 @@ async fn a_failure_is_one_line_and_exit_code_1() {
     let folder = Folder::new();
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let text = folder.fails(&["--http-port", &port]).await;
-    assert!(text.contains(&format!("port {port} is in use")), "{text}");
-    assert!(text.contains("--http-port"), "{text}");
+    for (flag, other) in [
+        ("--http-port", "--amqp-port"),
+        ("--amqp-port", "--http-port"),
+    ] {
+        let text = folder.fails(&[flag, &port, other, "0"]).await;
+        assert!(text.contains(&format!("port {port} is in use")), "{text}");
+        assert!(text.contains(flag), "{text}");
+    }
 
     let text = folder.fails(&["--config", "missing.json"]).await;
     assert!(text.contains("`missing.json` cannot be read"), "{text}");
@@ -396,7 +402,14 @@ async fn a_failure_is_one_line_and_exit_code_1() {
     );
 
     let text = folder
-        .fails(&["--http-port", "0", "--data", "servicebus.json"])
+        .fails(&[
+            "--http-port",
+            "0",
+            "--amqp-port",
+            "0",
+            "--data",
+            "servicebus.json",
+        ])
         .await;
     assert!(text.contains("servicebus.json"), "{text}");
 }
