@@ -5,5 +5,10 @@
 //! and `$cbs`. Under them are `value_decoding` and `value_encoding`, for any AMQP value.
 
 mod frame;
+mod management_message;
+mod message_decoding;
+mod message_encoding;
 mod performative_decoding;
+mod value;
 mod value_decoding;
+mod value_encoding;
