@@ -26,7 +26,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    async fn of(response: Response) -> Self {
+    pub(crate) async fn of(response: Response) -> Self {
         let header = response.headers().get("content-type");
         let content_type = header.map_or_else(String::new, |it| it.to_str().unwrap().to_owned());
         Self {

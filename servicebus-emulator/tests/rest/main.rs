@@ -5,6 +5,7 @@
 
 mod atom;
 mod atom_entities;
+mod atom_program;
 mod atom_refusals;
 mod atom_rules;
 mod batches;
