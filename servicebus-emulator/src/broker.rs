@@ -33,6 +33,8 @@ mod slots;
 #[cfg(test)]
 mod administration_laws;
 #[cfg(test)]
+mod administration_tests;
+#[cfg(test)]
 mod freezing_tests;
 #[cfg(test)]
 mod laws;

@@ -15,7 +15,14 @@ use crate::{
     entity::{EntityId, Role, Setup},
     rule::Rule,
     topology::Queue,
+    topology_limits,
 };
+
+/// The quotas of Azure: queues and topics of a namespace, subscriptions of a topic, SQL rules of a subscription.
+/// <https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas>
+const MOST_ENTITIES: usize = 10_000;
+const MOST_SUBSCRIPTIONS: usize = 2_000;
+const MOST_RULES: usize = 2_000;
 
 impl Broker {
     /// The entity, as it is described.
@@ -124,6 +131,7 @@ impl Broker {
             Description::Queue(_) | Description::Topic(_) => None,
         };
         self.check_forwarding(&description)?;
+        self.check_number(topic)?;
         let at = self
             .add_described(Listed {
                 description,
@@ -141,6 +149,30 @@ impl Broker {
         }
         self.remember_entity(at);
         self.describe(&path)
+    }
+
+    /// Whether there may be one more queue or topic, or subscription of that topic.
+    fn check_number(&self, topic: Option<EntityId>) -> Result<(), Error> {
+        let (number, most, whose) = match topic.map(|at| &self.entities[at.0]) {
+            Some(topic) => {
+                let number = match &topic.role {
+                    Role::Topic { subscriptions } => subscriptions.len(),
+                    _ => 0,
+                };
+                (number, MOST_SUBSCRIPTIONS, topic.path.to_string())
+            }
+            None => {
+                let counts = |role: &Role| matches!(role, Role::Queue | Role::Topic { .. });
+                let entities = self.entities.iter();
+                let number = entities.filter(|entity| counts(&entity.role)).count();
+                (number, MOST_ENTITIES, "sbemulatorns".to_owned())
+            }
+        };
+        if number < most {
+            Ok(())
+        } else {
+            Err(Error::QuotaExceeded(whose))
+        }
     }
 
     /// Replaces the properties of an entity that exists. A subscription keeps its rules.
@@ -299,9 +331,13 @@ impl Broker {
         rule: Rule,
     ) -> Result<Rule, Error> {
         self.advance(now);
+        topology_limits::short_name(&rule.name).map_err(Error::NotSupported)?;
         let at = self.subscription(subscription)?;
         if position(self.rules_at(at), &rule.name).is_some() {
             return Err(Error::EntityExists(rule_path(subscription, &rule.name)));
+        }
+        if self.rules_at(at).len() >= MOST_RULES {
+            return Err(Error::QuotaExceeded(subscription.to_string()));
         }
         let rule = Rule {
             created_at: now,
@@ -393,7 +429,7 @@ impl Broker {
     /// Why nobody can receive from the entity any more, if that is so.
     pub(crate) fn turns_away(&self, at: EntityId) -> Option<Error> {
         let entity = &self.entities[at.0];
-        if matches!(entity.role, Role::Deleted) {
+        if entity.is_deleted() {
             return Some(Error::EntityNotFound(entity.path.to_string()));
         }
         self.receivable(&entity.path).err()
