@@ -4,6 +4,9 @@
 //! a transfer's payload into a message of the bus and back, `management_message` does so for requests to `$management`
 //! and `$cbs`. Under them are `value_decoding` and `value_encoding`, for any AMQP value.
 
+#[cfg(test)]
+mod client_bytes_tests;
+mod fields;
 mod frame;
 mod management_message;
 mod message_decoding;

@@ -22,7 +22,10 @@ use serde_amqp::{
     primitives::{Array, Symbol},
 };
 
-use super::value_decoding::{DecodeError, Fields, Reader};
+use super::{
+    fields::Fields,
+    value_decoding::{DecodeError, Reader},
+};
 
 use DecodeError::{Missing, Type};
 
