@@ -23,9 +23,11 @@ use crate::{
 };
 
 mod administration;
+mod checks;
 mod freezing;
 mod opening;
 mod receiving;
+mod rules;
 mod session_locks;
 mod settling;
 mod slots;
