@@ -29,6 +29,8 @@ use crate::{
 
 mod administration;
 #[cfg(test)]
+mod administration_tests;
+#[cfg(test)]
 mod tests;
 
 /// How much a namespace takes.

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// A folder with a topology file in it, removed with all it holds.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Topology::parse(TOPOLOGY, "test topology").unwrap();
         let path = std::env::temp_dir().join(format!("servicebus-emulator-{}", Uuid::new_v4()));
         std::fs::create_dir(&path).unwrap();
@@ -64,14 +64,14 @@ impl Drop for Folder {
 
 const ARGUMENTS: [&str; 6] = ["--http-port", "0", "--amqp-port", "0", "--data", "data"];
 
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     url: String,
 }
 
 impl Running {
-    async fn start(folder: &Folder) -> Self {
+    pub(crate) async fn start(folder: &Folder) -> Self {
         Self::launch(folder.program(&ARGUMENTS)).await
     }
 
@@ -88,7 +88,7 @@ impl Running {
         self.caller().request(method, path).send().await.unwrap()
     }
 
-    fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         Caller {
             http: Client::new(),
             url: self.url.clone(),
@@ -123,20 +123,20 @@ impl Running {
 
 /// What a task of its own needs to send signed requests.
 #[derive(Clone)]
-struct Caller {
+pub(crate) struct Caller {
     http: Client,
     url: String,
     token: String,
 }
 
 impl Caller {
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}/{path}", self.url))
             .header("authorization", &self.token)
     }
 
-    fn send(&self, queue: &str, id: &str) -> RequestBuilder {
+    pub(crate) fn send(&self, queue: &str, id: &str) -> RequestBuilder {
         self.request(Method::POST, &format!("{queue}/messages"))
             .header("BrokerProperties", format!(r#"{{"MessageId":"{id}"}}"#))
     }
