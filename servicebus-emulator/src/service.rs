@@ -426,6 +426,30 @@ impl ServiceBus {
         let _ = self.commands.send(Command::Do(job));
     }
 
+    /// Whether the entity is there and takes messages.
+    pub(crate) async fn check_sender(&self, to: &EntityPath) -> Result<(), Error> {
+        let to = to.clone();
+        self.look(move |broker, _| broker.sendable(&to).map(drop))
+            .await
+    }
+
+    /// Whether a receiver can be opened on the entity, outside of sessions.
+    pub(crate) async fn check_receiver(&self, from: &EntityPath) -> Result<(), Error> {
+        let from = from.clone();
+        self.look(move |broker, _| {
+            let at = broker.receivable(&from)?;
+            broker.check_session_use(at, false)
+        })
+        .await
+    }
+
+    /// Whether the entity is there.
+    pub(crate) async fn check_entity(&self, entity: &EntityPath) -> Result<(), Error> {
+        let entity = entity.clone();
+        self.look(move |broker, _| broker.find(&entity).map(drop))
+            .await
+    }
+
     /// Every queue, topic and subscription, by name.
     pub async fn entities(&self) -> Result<Vec<EntityCounts>, Error> {
         self.look(|broker, _| Ok(broker.entities())).await
