@@ -4,7 +4,9 @@ The servers that are slow to start serve a module. The handler starts anew for e
 a connection of its own still open, maildev would wait for it. A failed test shows what each running server printed during it.
 """
 
+import asyncio
 import contextlib
+import inspect
 import json
 import signal
 import sys
@@ -16,17 +18,29 @@ from maildev import Maildev
 from orderup import Orderup
 from prism import Prism
 from server_process import ServerProcess
+from servicebus_emulator import ServicebusEmulator
 from webhook_receiver import WebhookReceiver
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.addinivalue_line("markers", "step(name): the step of the table of Service Bus clients that a test is about")
     # The time limit of `run` comes as SIGTERM. An interrupt ends the fixtures, and so the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    pyfuncitem.funcargs["runner"].run(pyfuncitem.obj(**arguments))
+    return True
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
+    record_step(item, report)
     # A test's own setup and call belong together.
     if report.failed or call.when != "setup":
         for server in ServerProcess.running:
@@ -34,6 +48,22 @@ def pytest_runtest_makereport(item, call):
             if report.failed:
                 report.sections.append((f"what {server.name} printed", output or "(nothing)"))
     return report
+
+
+def record_step(item, report):
+    """Puts the outcome of a test into its client's column."""
+    columns = getattr(item.module, "COLUMNS", None)
+    if columns and (report.when == "call" or report.failed):
+        [name] = columns if len(columns) == 1 else [item.callspec.params["sdk"]]
+        for mark in item.iter_markers("step"):
+            columns[name].record(mark.args[0], report.passed)
+
+
+def pytest_sessionfinish(session):
+    modules = {item.module for item in session.items}
+    for module in modules:
+        for name, column in getattr(module, "COLUMNS", {}).items():
+            column.write(name)
 
 
 def pytest_keyboard_interrupt():
@@ -83,3 +113,17 @@ def sendgrid():
 def acs():
     with Prism("acs-email-2025-09-01.json") as prism:
         yield prism
+
+
+@pytest.fixture
+def servicebus():
+    """A Service Bus with nothing in it; it starts in milliseconds, so that every test has its own."""
+    with ServicebusEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def runner():
+    """The loop that a test which is a coroutine runs on, and its fixtures too."""
+    with asyncio.Runner() as runner:
+        yield runner
