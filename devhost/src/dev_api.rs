@@ -222,8 +222,9 @@ fn message_json(received: &ReceivedMessage) -> Value {
         .iter()
         .map(|(name, value)| (name.clone(), property_json(value)))
         .collect();
-    let body = serde_json::from_slice(&message.body)
-        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&message.body).into_owned()));
+    let body = message.body.bytes();
+    let body = serde_json::from_slice(body)
+        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body).into_owned()));
     json!({
         "sequenceNumber": received.sequence_number,
         "messageId": message.message_id,
@@ -244,9 +245,11 @@ fn message_json(received: &ReceivedMessage) -> Value {
 
 fn bus_problem(error: &Error) -> Response {
     let status = match error {
-        Error::EntityNotFound(_) => StatusCode::NOT_FOUND,
+        Error::EntityNotFound(_) | Error::MessageNotFound(_) => StatusCode::NOT_FOUND,
         Error::NotSupported(_) | Error::InvalidMessage(_) => StatusCode::BAD_REQUEST,
         Error::MessageLockLost
+        | Error::SessionLockLost
+        | Error::SessionCannotBeLocked(_)
         | Error::MessageTooLarge { .. }
         | Error::QuotaExceeded(_)
         | Error::Closed

@@ -122,9 +122,9 @@ pub fn service_bus_envelope(
     let mut metadata = broker_properties(message);
     metadata.set_sys(function, now);
     let data = match trigger.data_type {
-        DataType::Binary => BindingValue::Bytes(message.message.body.to_vec()),
+        DataType::Binary => BindingValue::Bytes(message.message.body.bytes().to_vec()),
         DataType::String => {
-            let text = String::from_utf8_lossy(&message.message.body);
+            let text = String::from_utf8_lossy(message.message.body.bytes());
             metadata.merge_body(&text);
             text.as_ref().into()
         }
@@ -261,5 +261,18 @@ pub fn property_json(property: &Property) -> Value {
         Property::Long(number) => (*number).into(),
         Property::Double(number) => (*number).into(),
         Property::Timestamp(time) => time.to_string().into(),
+        Property::Null => Value::Null,
+        Property::Byte(number) => (*number).into(),
+        Property::SByte(number) => (*number).into(),
+        Property::Short(number) => (*number).into(),
+        Property::UShort(number) => (*number).into(),
+        Property::Int(number) => (*number).into(),
+        Property::UInt(number) => (*number).into(),
+        Property::ULong(number) => (*number).into(),
+        Property::Float(number) => (*number).into(),
+        Property::Char(character) => character.to_string().into(),
+        Property::Uuid(uuid) => uuid.to_string().into(),
+        Property::Symbol(symbol) => symbol.as_str().into(),
+        Property::Binary(bytes) | Property::Encoded(bytes) => STANDARD.encode(bytes).into(),
     }
 }

@@ -14,15 +14,21 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState, ReceiveMode,
-    ReceivedMessage,
-    entity::{Entity, EntityId, Lock, Record, Role, Stored},
+    EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState,
+    entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
     routing::{Arrival, DeadLetterCause},
+    sessions::Held,
 };
 
+mod freezing;
 mod opening;
+mod receiving;
+mod session_locks;
+mod settling;
 
+#[cfg(test)]
+mod freezing_tests;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -30,12 +36,12 @@ mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod receiver_tests;
+#[cfg(test)]
 mod tests;
 
-pub(crate) use opening::Contents;
-
-/// The longest dead-letter reason or description, in characters; the .NET client has the same limit.
-const MAX_DEAD_LETTER_TEXT: usize = 4096;
+pub(crate) use freezing::Frozen;
+pub(crate) use opening::Item;
 
 /// Where message ids and lock tokens come from.
 pub(crate) type Ids = Box<dyn FnMut() -> Uuid + Send>;
@@ -45,6 +51,11 @@ pub(crate) struct Broker {
     by_key: HashMap<Arc<str>, EntityId>,
     /// When time itself changes a message.
     due: BTreeSet<(Timestamp, EntityId, i64)>,
+    /// When the lock of a session ends.
+    session_due: BTreeSet<(Timestamp, EntityId, Arc<str>)>,
+    /// When something of a page of an entity that lies in the store only is due.
+    page_due: BTreeSet<(Timestamp, EntityId, i64)>,
+    frozen: Option<Frozen>,
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
     /// The maximum size of a queue or topic, in bytes.
@@ -56,31 +67,55 @@ pub(crate) struct Broker {
 impl Broker {
     /// When [`Self::advance`] will next have something to do.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.due.first().map(|(due, _, _)| *due)
+        let message = self.due.first().map(|(due, ..)| *due);
+        let session = self.session_due.first().map(|(due, ..)| *due);
+        let page = self.next_page_due().map(|(due, ..)| due);
+        message.into_iter().chain(session).chain(page).min()
     }
 
     /// Carries out what time alone brings: scheduled messages are enqueued, locks end, messages expire.
     pub(crate) fn advance(&mut self, now: Timestamp) {
-        while let Some(&(due, at, sequence)) = self.due.first()
-            && due <= now
+        while let Some(next) = self.next_due()
+            && next <= now
         {
-            let entity = &self.entities[at.0];
-            let Some(stored) = entity.get(sequence).cloned() else {
-                self.due.pop_first();
-                continue;
-            };
-            match stored.state() {
-                MessageState::Scheduled => {
-                    self.put(at, sequence, None);
-                    // It is as if it were sent now: it gets a new number.
-                    self.enqueue(now, at, Arrival::new(stored.record.message));
+            if let Some((due, at, first)) = self.next_page_due()
+                && due == next
+            {
+                // What cannot be read stays due: the owner tries again later.
+                if self.thaw(at, first).is_err() {
+                    return;
                 }
-                MessageState::Locked => self.unlock(now, at, sequence),
-                MessageState::Active if entity.settings.dead_letter_expired => {
-                    self.move_to_dead_letters(now, at, sequence, DeadLetterCause::expired());
-                }
-                MessageState::Active => self.put(at, sequence, None),
+            } else if let Some((due, at, session)) = self.session_due.first()
+                && *due == next
+            {
+                let (at, session) = (*at, Arc::clone(session));
+                self.end_session(now, at, &session);
+            } else if let Some(&(_, at, sequence)) = self.due.first() {
+                self.carry_out(now, at, sequence);
             }
+        }
+    }
+
+    /// What is due for one message.
+    fn carry_out(&mut self, now: Timestamp, at: EntityId, sequence: i64) {
+        let entity = &self.entities[at.0];
+        let Some(stored) = entity.get(sequence).cloned() else {
+            self.due.pop_first();
+            return;
+        };
+        match stored.state() {
+            MessageState::Scheduled => {
+                self.put(at, sequence, None);
+                // It is as if it were sent now: it gets a new number.
+                self.enqueue(now, at, Arrival::new(stored.record.message));
+            }
+            MessageState::Locked => self.unlock(now, at, sequence),
+            MessageState::Active | MessageState::Deferred
+                if entity.settings.dead_letter_expired =>
+            {
+                self.move_to_dead_letters(now, at, sequence, DeadLetterCause::expired());
+            }
+            MessageState::Active | MessageState::Deferred => self.put(at, sequence, None),
         }
     }
 
@@ -89,12 +124,81 @@ impl Broker {
         &mut self,
         now: Timestamp,
         to: &EntityPath,
-        mut messages: Vec<Message>,
+        messages: Vec<Message>,
+    ) -> Result<(), Error> {
+        let (at, messages) = self.acceptable(now, to, messages)?;
+        for message in messages {
+            if self.is_duplicate(now, at, &message) {
+                continue;
+            }
+            match message.scheduled_enqueue_time {
+                Some(due) if due > now => {
+                    self.schedule_one(now, at, message, due);
+                }
+                _ => self.enqueue(now, at, Arrival::new(Arc::new(message))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all of the messages or none, each for its time; answers the sequence numbers by which they can be
+    /// cancelled. A duplicate, which is not kept, has 0.
+    pub(crate) fn schedule(
+        &mut self,
+        now: Timestamp,
+        to: &EntityPath,
+        messages: Vec<Message>,
+    ) -> Result<Vec<i64>, Error> {
+        let (at, messages) = self.acceptable(now, to, messages)?;
+        let mut sequences = Vec::new();
+        for message in messages {
+            sequences.push(if self.is_duplicate(now, at, &message) {
+                0
+            } else {
+                let due = message.scheduled_enqueue_time.unwrap_or(now);
+                self.schedule_one(now, at, message, due)
+            });
+        }
+        self.advance(now);
+        Ok(sequences)
+    }
+
+    /// Takes back all of those scheduled messages or none.
+    pub(crate) fn cancel_scheduled(
+        &mut self,
+        now: Timestamp,
+        entity: &EntityPath,
+        sequences: &[i64],
     ) -> Result<(), Error> {
         self.advance(now);
+        let at = self.find(entity)?;
+        for sequence in sequences {
+            self.thaw_message(at, *sequence)?;
+            let stored = self.entities[at.0].get(*sequence);
+            if stored.map(Stored::state) != Some(MessageState::Scheduled) {
+                return Err(Error::MessageNotFound(format!(
+                    "there is no scheduled message with the sequence number {sequence} in `{entity}`"
+                )));
+            }
+        }
+        for sequence in sequences {
+            self.put(at, *sequence, None);
+        }
+        Ok(())
+    }
+
+    /// Checks what is sent, and gives ids to the messages without one.
+    fn acceptable(
+        &mut self,
+        now: Timestamp,
+        to: &EntityPath,
+        mut messages: Vec<Message>,
+    ) -> Result<(EntityId, Vec<Message>), Error> {
+        self.advance(now);
         let at = self.find(to)?;
+        let entity = &self.entities[at.0];
         if matches!(
-            self.entities[at.0].role,
+            entity.role,
             Role::Subscription { .. } | Role::DeadLetterQueue
         ) {
             return Err(Error::NotSupported(format!(
@@ -107,6 +211,11 @@ impl Broker {
                 message.message_id = Some((self.ids)().simple().to_string());
             }
             message.check().map_err(Error::InvalidMessage)?;
+            if entity.settings.requires_session && message.session_id.is_none() {
+                return Err(Error::InvalidMessage(format!(
+                    "`{to}` requires sessions, and the message has no SessionId"
+                )));
+            }
             size += message.size();
         }
         // A batch travels as one message, and has the same limit.
@@ -119,19 +228,16 @@ impl Broker {
         if !self.has_room(at, size as u64) {
             return Err(Error::QuotaExceeded(to.to_string()));
         }
-        for message in messages {
-            if self.is_duplicate(now, at, &message) {
-                continue;
-            }
-            match message.scheduled_enqueue_time {
-                Some(due) if due > now => self.schedule(now, at, message, due),
-                _ => self.enqueue(now, at, Arrival::new(Arc::new(message))),
-            }
-        }
-        Ok(())
+        Ok((at, messages))
     }
 
-    fn schedule(&mut self, now: Timestamp, at: EntityId, message: Message, due: Timestamp) {
+    fn schedule_one(
+        &mut self,
+        now: Timestamp,
+        at: EntityId,
+        message: Message,
+        due: Timestamp,
+    ) -> i64 {
         let sequence = self.next_sequence(at);
         let record = Record {
             message: Arc::new(message),
@@ -142,152 +248,10 @@ impl Broker {
             delivery_count: 0,
             hops: 0,
             dead_letter_source: None,
+            deferred: false,
         };
         self.put(at, sequence, Some(Stored::new(record)));
-    }
-
-    /// The next message: locked, or removed; `None` when there is none.
-    pub(crate) fn receive(
-        &mut self,
-        now: Timestamp,
-        from: &EntityPath,
-        mode: ReceiveMode,
-    ) -> Result<Option<ReceivedMessage>, Error> {
-        self.advance(now);
-        let at = self.receivable(from)?;
-        let entity = &self.entities[at.0];
-        let Some(sequence) = entity.first_ready() else {
-            return Ok(None);
-        };
-        let Some(mut stored) = entity.get(sequence).cloned() else {
-            return Ok(None);
-        };
-        stored.record.delivery_count = stored.record.delivery_count.saturating_add(1);
-        let received = match mode {
-            ReceiveMode::PeekLock => {
-                stored.lock = Some(Lock {
-                    until: after(now, entity.settings.lock_duration),
-                    token: (self.ids)(),
-                });
-                let received = stored.received(sequence);
-                self.put(at, sequence, Some(stored));
-                received
-            }
-            ReceiveMode::ReceiveAndDelete => {
-                self.put(at, sequence, None);
-                stored.received(sequence)
-            }
-        };
-        Ok(Some(received))
-    }
-
-    /// The entity with that path, if messages can be received from it.
-    pub(crate) fn receivable(&self, from: &EntityPath) -> Result<EntityId, Error> {
-        let at = self.find(from)?;
-        let entity = &self.entities[at.0];
-        if entity.is_topic() {
-            return Err(Error::NotSupported(format!(
-                "`{from}` is a topic: messages are received from its subscriptions"
-            )));
-        }
-        // Azure refuses a receiver on an entity with auto-forwarding.
-        if let Some(target) = &entity.settings.forward_to
-            && !from.is_dead_letter()
-        {
-            return Err(Error::NotSupported(format!(
-                "`{from}` forwards its messages to `{target}`: they are received there"
-            )));
-        }
-        Ok(at)
-    }
-
-    /// Whether a receiver would get a message at once.
-    pub(crate) fn is_ready(&self, at: EntityId) -> bool {
-        self.entities[at.0].first_ready().is_some()
-    }
-
-    pub(crate) fn complete(
-        &mut self,
-        now: Timestamp,
-        from: &EntityPath,
-        token: Uuid,
-    ) -> Result<(), Error> {
-        let (at, sequence) = self.locked(now, from, token)?;
-        self.put(at, sequence, None);
-        Ok(())
-    }
-
-    /// Makes the message available again at its old place, or dead-letters it when it has been delivered
-    /// as often as it may.
-    pub(crate) fn abandon(
-        &mut self,
-        now: Timestamp,
-        from: &EntityPath,
-        token: Uuid,
-    ) -> Result<(), Error> {
-        let (at, sequence) = self.locked(now, from, token)?;
-        self.unlock(now, at, sequence);
-        // It may have expired under the lock.
-        self.advance(now);
-        Ok(())
-    }
-
-    pub(crate) fn renew_lock(
-        &mut self,
-        now: Timestamp,
-        from: &EntityPath,
-        token: Uuid,
-    ) -> Result<Timestamp, Error> {
-        let (at, sequence) = self.locked(now, from, token)?;
-        let entity = &self.entities[at.0];
-        let until = after(now, entity.settings.lock_duration);
-        if let Some(mut stored) = entity.get(sequence).cloned() {
-            stored.lock = Some(Lock { token, until });
-            self.put(at, sequence, Some(stored));
-        }
-        Ok(until)
-    }
-
-    pub(crate) fn dead_letter(
-        &mut self,
-        now: Timestamp,
-        from: &EntityPath,
-        token: Uuid,
-        reason: &str,
-        description: &str,
-    ) -> Result<(), Error> {
-        let (at, sequence) = self.locked(now, from, token)?;
-        if from.is_dead_letter() {
-            return Err(Error::NotSupported(format!(
-                "`{from}` holds dead letters: they cannot be dead-lettered again"
-            )));
-        }
-        if [reason, description]
-            .iter()
-            .any(|text| text.chars().count() > MAX_DEAD_LETTER_TEXT)
-        {
-            return Err(Error::InvalidMessage(format!(
-                "a dead-letter reason or description is longer than {MAX_DEAD_LETTER_TEXT} characters"
-            )));
-        }
-        let cause = DeadLetterCause {
-            reason: reason.to_owned(),
-            description: description.to_owned(),
-        };
-        self.move_to_dead_letters(now, at, sequence, cause);
-        Ok(())
-    }
-
-    /// Takes back a delivery that reached nobody: it does not count.
-    pub(crate) fn undelivered(&mut self, now: Timestamp, from: &EntityPath, token: Uuid) {
-        if let Ok((at, sequence)) = self.locked(now, from, token)
-            && let Some(mut stored) = self.entities[at.0].get(sequence).cloned()
-        {
-            stored.lock = None;
-            stored.record.delivery_count -= 1;
-            self.put(at, sequence, Some(stored));
-            self.advance(now);
-        }
+        sequence
     }
 
     /// Every queue, topic and subscription, by name.
@@ -297,7 +261,7 @@ impl Broker {
             .iter()
             .filter(|entity| !entity.path.is_dead_letter())
             .map(|entity| {
-                let (active, locked, scheduled) = entity.counts();
+                let (active, locked, scheduled, deferred) = entity.counts();
                 let dead_letter = entity
                     .dead_letters
                     .map_or(0, |at| self.entities[at.0].len());
@@ -306,70 +270,13 @@ impl Broker {
                     active,
                     locked,
                     scheduled,
+                    deferred,
                     dead_letter,
                 }
             })
             .collect();
         counts.sort_by(|one, other| one.name.cmp(&other.name));
         counts
-    }
-
-    /// The next message that would be delivered, as it is; as of the last [`Self::advance`].
-    pub(crate) fn peek(&self, from: &EntityPath) -> Result<Option<ReceivedMessage>, Error> {
-        let entity = &self.entities[self.receivable(from)?.0];
-        Ok(entity
-            .first_ready()
-            .and_then(|sequence| Some(entity.get(sequence)?.received(sequence))))
-    }
-
-    /// The messages of the entity in that state, by sequence number.
-    pub(crate) fn browse(
-        &self,
-        entity: &EntityPath,
-        state: MessageState,
-    ) -> Result<Vec<ReceivedMessage>, Error> {
-        let at = self.find(entity)?;
-        Ok(self.entities[at.0]
-            .messages()
-            .filter(|(_, stored)| stored.state() == state)
-            .map(|(sequence, stored)| ReceivedMessage {
-                lock_token: None,
-                locked_until: None,
-                ..stored.received(sequence)
-            })
-            .collect())
-    }
-
-    /// Ends the lock: the message waits at its old place, or has been delivered often enough.
-    fn unlock(&mut self, now: Timestamp, at: EntityId, sequence: i64) {
-        if let Some(deliveries) = self.deliveries_used_up(at, sequence) {
-            let cause = DeadLetterCause::max_delivery_count(deliveries);
-            self.move_to_dead_letters(now, at, sequence, cause);
-        } else if let Some(mut stored) = self.entities[at.0].get(sequence).cloned() {
-            stored.lock = None;
-            self.put(at, sequence, Some(stored));
-        }
-    }
-
-    /// The delivery count, if it has reached the maximum.
-    fn deliveries_used_up(&self, at: EntityId, sequence: i64) -> Option<u32> {
-        let entity = &self.entities[at.0];
-        let deliveries = entity.get(sequence)?.record.delivery_count;
-        (deliveries >= entity.settings.max_delivery_count?).then_some(deliveries)
-    }
-
-    fn locked(
-        &mut self,
-        now: Timestamp,
-        from: &EntityPath,
-        token: Uuid,
-    ) -> Result<(EntityId, i64), Error> {
-        self.advance(now);
-        let at = self.find(from)?;
-        self.entities[at.0]
-            .locked_under(token)
-            .map(|sequence| (at, sequence))
-            .ok_or(Error::MessageLockLost)
     }
 
     /// Whether the entity detects duplicates and has accepted the message id within its window; if not, the
@@ -418,19 +325,33 @@ impl Broker {
         new: Option<Stored>,
     ) -> Option<Stored> {
         let entity = &mut self.entities[at.0];
-        let due = new.as_ref().and_then(Stored::due);
+        let due = new.as_ref().and_then(|new| entity.due(new));
         let size = new.as_ref().map_or(0, |new| new.size);
         let previous = entity.replace(sequence, new);
         let usage = &mut self.usage[entity.quota.0];
         *usage += size;
         if let Some(previous) = &previous {
             *usage -= previous.size;
-            if let Some(due) = previous.due() {
+            if let Some(due) = entity.due(previous) {
                 self.due.remove(&(due, at, sequence));
             }
         }
         if let Some(due) = due {
             self.due.insert((due, at, sequence));
+        }
+        previous
+    }
+
+    /// Replaces the lock and the state of a session.
+    pub(crate) fn swap_session(&mut self, at: EntityId, session: &Arc<str>, held: Held) -> Held {
+        let until = held.lock.map(|lock| lock.until);
+        let previous = self.entities[at.0].sessions.hold(session, held);
+        if let Some(lock) = previous.lock {
+            self.session_due
+                .remove(&(lock.until, at, Arc::clone(session)));
+        }
+        if let Some(until) = until {
+            self.session_due.insert((until, at, Arc::clone(session)));
         }
         previous
     }

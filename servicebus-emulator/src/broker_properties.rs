@@ -132,6 +132,7 @@ pub(crate) fn write(received: &ReceivedMessage) -> String {
         // A message under a lock is "Active" to its receiver.
         MessageState::Active | MessageState::Locked => "Active",
         MessageState::Scheduled => "Scheduled",
+        MessageState::Deferred => "Deferred",
     };
     let mut properties = Map::new();
     let mut put = |name: &str, value: Value| {

@@ -117,28 +117,41 @@ pub(crate) fn write(properties: &BTreeMap<String, Value>, headers: &mut HeaderMa
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
             continue;
         };
-        if let (true, Ok(value)) = (
-            is_property(name.as_str()),
-            HeaderValue::from_bytes(write_value(value).as_bytes()),
-        ) {
+        if let (true, Some(value)) = (is_property(name.as_str()), write_value(value))
+            && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        {
             headers.insert(name, value);
         }
     }
 }
 
-fn write_value(value: &Value) -> String {
-    match value {
-        // A header cannot hold line breaks; a property that came in a batch can.
-        Value::String(text) => format!(
-            "\"{}\"",
-            text.replace(|it: char| it.is_ascii_control(), " ")
-        ),
+/// `None` for what has no form in a header.
+fn write_value(value: &Value) -> Option<String> {
+    // A header cannot hold line breaks; a property that came in a batch can.
+    let quoted = |text: &str| {
+        let text = text.replace(|it: char| it.is_ascii_control(), " ");
+        format!("\"{text}\"")
+    };
+    Some(match value {
+        Value::String(text) | Value::Symbol(text) => quoted(text),
         Value::Bool(value) => value.to_string(),
         Value::Long(number) => number.to_string(),
         // With its decimal point, so that it comes back as the double it is.
         Value::Double(number) => format!("{number:?}"),
         Value::Timestamp(time) => format!("\"{}\"", write_http_date(*time)),
-    }
+        // What only AMQP sends: the nearest that REST has.
+        Value::Byte(number) => number.to_string(),
+        Value::SByte(number) => number.to_string(),
+        Value::Short(number) => number.to_string(),
+        Value::UShort(number) => number.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::UInt(number) => number.to_string(),
+        Value::ULong(number) => number.to_string(),
+        Value::Float(number) => format!("{number:?}"),
+        Value::Char(character) => quoted(&character.to_string()),
+        Value::Uuid(uuid) => quoted(&uuid.to_string()),
+        Value::Null | Value::Binary(_) | Value::Encoded(_) => return None,
+    })
 }
 
 /// A date as RFC 2616 has it: `Sun, 06 Nov 1994 08:49:37 GMT`, and no other zone than GMT.
@@ -210,7 +223,23 @@ mod tests {
             Value::Double(1e300),
             Value::Timestamp("2026-12-24T17:00:05Z".parse().unwrap()),
         ] {
-            assert_eq!(infer(&write_value(&value)), Some(value));
+            let written = write_value(&value).expect("a form");
+            assert_eq!(infer(&written), Some(value));
+        }
+    }
+
+    #[test]
+    fn what_only_amqp_sends_has_the_nearest_form_or_none() {
+        for (value, written) in [
+            (Value::Int(-7), Some("-7")),
+            (Value::ULong(u64::MAX), Some("18446744073709551615")),
+            (Value::Float(0.5), Some("0.5")),
+            (Value::Char('x'), Some("\"x\"")),
+            (Value::Symbol("red".to_owned()), Some("\"red\"")),
+            (Value::Null, None),
+            (Value::Binary(vec![1].into()), None),
+        ] {
+            assert_eq!(write_value(&value).as_deref(), written, "{value:?}");
         }
     }
 

@@ -14,7 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{EntityPath, Message, MessageState, ReceivedMessage, rule::Rule};
+use crate::{
+    EntityPath, Message, MessageState, ReceivedMessage, cold::Cold, rule::Rule, sessions::Sessions,
+};
 
 /// The place of an entity in the broker's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +37,7 @@ pub(crate) struct Record {
     /// How often the message has been forwarded.
     pub(crate) hops: u32,
     pub(crate) dead_letter_source: Option<String>,
+    pub(crate) deferred: bool,
 }
 
 impl Record {
@@ -45,6 +48,7 @@ impl Record {
             && self.delivery_count == other.delivery_count
             && self.enqueued_time == other.enqueued_time
             && self.expires_at == other.expires_at
+            && self.deferred == other.deferred
     }
 }
 
@@ -77,14 +81,17 @@ impl Stored {
         match (&self.record.scheduled, &self.lock) {
             (Some(_), _) => MessageState::Scheduled,
             (None, Some(_)) => MessageState::Locked,
+            (None, None) if self.record.deferred => MessageState::Deferred,
             (None, None) => MessageState::Active,
         }
     }
 
-    /// When time itself changes the message: a locked one does not expire while it is locked.
-    pub(crate) fn due(&self) -> Option<Timestamp> {
+    /// When time itself changes the message: a locked one does not expire while it is locked. A lock that is part of
+    /// a session's ends with that.
+    fn due(&self, locked_by_session: bool) -> Option<Timestamp> {
         match (self.record.scheduled, self.lock) {
             (Some(due), _) => Some(due),
+            (None, Some(_)) if locked_by_session => None,
             (None, Some(lock)) => Some(lock.until),
             (None, None) => self.record.expires_at,
         }
@@ -126,6 +133,7 @@ pub(crate) struct Settings {
     pub(crate) dead_letter_expired: bool,
     pub(crate) duplicate_window: Option<Duration>,
     pub(crate) forward_to: Option<String>,
+    pub(crate) requires_session: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +152,11 @@ pub(crate) struct Entity {
     messages: BTreeMap<i64, Stored>,
     ready: BTreeSet<i64>,
     locks: HashMap<Uuid, i64>,
+    deferred: usize,
+    /// The messages that are in the store only; all that follows leaves them out, except where it says so.
+    pub(crate) cold: Cold,
+    /// Empty where messages are received without sessions.
+    pub(crate) sessions: Sessions,
     /// When each message id was accepted, for duplicate detection.
     seen: HashMap<Arc<str>, Timestamp>,
     seen_by_time: BTreeSet<(Timestamp, Arc<str>)>,
@@ -162,6 +175,9 @@ impl Entity {
             messages: BTreeMap::new(),
             ready: BTreeSet::new(),
             locks: HashMap::new(),
+            deferred: 0,
+            cold: Cold::default(),
+            sessions: Sessions::default(),
             seen: HashMap::new(),
             seen_by_time: BTreeSet::new(),
         }
@@ -177,30 +193,55 @@ impl Entity {
 
     /// Puts, changes or (with `None`) removes the message under that number; gives back what was there.
     pub(crate) fn replace(&mut self, sequence: i64, new: Option<Stored>) -> Option<Stored> {
-        if let Some(new) = &new {
-            match new.state() {
-                MessageState::Active => {
-                    self.ready.insert(sequence);
-                }
-                MessageState::Locked | MessageState::Scheduled => {
-                    self.ready.remove(&sequence);
-                }
-            }
+        let state = new.as_ref().map(Stored::state);
+        if state == Some(MessageState::Active) {
+            self.ready.insert(sequence);
         } else {
             self.ready.remove(&sequence);
         }
         let lock = new.as_ref().and_then(|new| new.lock);
+        let session = self.session_of(new.as_ref());
         let previous = match new {
             Some(new) => self.messages.insert(sequence, new),
             None => self.messages.remove(&sequence),
         };
-        if let Some(previous) = previous.as_ref().and_then(|previous| previous.lock) {
-            self.locks.remove(&previous.token);
+        if let Some(previous) = &previous {
+            if let Some(lock) = previous.lock {
+                self.locks.remove(&lock.token);
+            }
+            if previous.state() == MessageState::Deferred {
+                self.deferred -= 1;
+            }
+            if let Some(previous) = self.session_of(Some(previous))
+                && session.as_ref() != Some(&previous)
+            {
+                self.sessions.place(&previous, sequence, false, false);
+            }
         }
         if let Some(lock) = lock {
             self.locks.insert(lock.token, sequence);
         }
+        if state == Some(MessageState::Deferred) {
+            self.deferred += 1;
+        }
+        if let Some(session) = session {
+            let is = |wanted| state == Some(wanted);
+            let (ready, locked) = (is(MessageState::Active), is(MessageState::Locked));
+            self.sessions.place(&session, sequence, ready, locked);
+        }
         previous
+    }
+
+    /// The session in which the message is received, where the entity has sessions.
+    fn session_of(&self, stored: Option<&Stored>) -> Option<Arc<str>> {
+        if !self.settings.requires_session {
+            return None;
+        }
+        stored?.record.message.session_id.as_deref().map(Arc::from)
+    }
+
+    pub(crate) fn due(&self, stored: &Stored) -> Option<Timestamp> {
+        stored.due(self.settings.requires_session)
     }
 
     /// The next message to deliver: order is by sequence number.
@@ -222,14 +263,32 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
+    /// How many messages there are, those in the store included.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.messages.len() + self.cold.len()
     }
 
-    /// Active, locked and scheduled messages.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
-        let (active, locked) = (self.ready.len(), self.locks.len());
-        (active, locked, self.messages.len() - active - locked)
+    /// How many messages in memory are under no lock.
+    pub(crate) fn unheld(&self) -> usize {
+        if self.settings.requires_session {
+            return 0;
+        }
+        self.messages.len() - self.locks.len()
+    }
+
+    /// The messages from that number on, in order.
+    pub(crate) fn messages_from(&self, sequence: i64) -> impl Iterator<Item = (i64, &Stored)> {
+        self.messages
+            .range(sequence..)
+            .map(|(sequence, stored)| (*sequence, stored))
+    }
+
+    /// Active, locked, scheduled and deferred messages, those in the store included.
+    pub(crate) fn counts(&self) -> (usize, usize, usize, usize) {
+        let (active, locked) = (self.ready.len() + self.cold.ready(), self.locks.len());
+        let deferred = self.deferred + self.cold.deferred();
+        let scheduled = self.len() - active - locked - deferred;
+        (active, locked, scheduled, deferred)
     }
 
     pub(crate) fn seen(&self, message_id: &str) -> Option<Timestamp> {

@@ -8,11 +8,13 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
     broker::Broker,
     entity::{EntityId, Record, Stored},
+    sessions::Held,
 };
 
 /// One thing the store must do.
@@ -42,6 +44,12 @@ pub(crate) enum Change {
         entity: Arc<str>,
         message_id: Arc<str>,
     },
+    /// A session's state, and when it was set; `None` where it has none any more.
+    SessionState {
+        entity: Arc<str>,
+        session: Arc<str>,
+        state: Option<(Bytes, Timestamp)>,
+    },
 }
 
 /// What changed, and what was there before.
@@ -50,6 +58,7 @@ enum Undo {
     Message(EntityId, i64, Option<Stored>),
     LastSequence(EntityId, i64),
     Seen(EntityId, Arc<str>, Option<Timestamp>),
+    Session(EntityId, Arc<str>, Held),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +66,7 @@ enum Place {
     Message(EntityId, i64),
     LastSequence(EntityId),
     Seen(EntityId, Arc<str>),
+    Session(EntityId, Arc<str>),
 }
 
 impl Undo {
@@ -65,6 +75,7 @@ impl Undo {
             Self::Message(at, sequence, _) => Place::Message(*at, *sequence),
             Self::LastSequence(at, _) => Place::LastSequence(*at),
             Self::Seen(at, message_id, _) => Place::Seen(*at, Arc::clone(message_id)),
+            Self::Session(at, session, _) => Place::Session(*at, Arc::clone(session)),
         }
     }
 }
@@ -75,6 +86,26 @@ pub(crate) struct Journal {
     /// Where a failed commit may have left something in the store all the same: an error does not say
     /// that nothing was written. The next commit writes these places again.
     suspect: BTreeSet<Place>,
+}
+
+impl Journal {
+    /// The messages in that range that have changed since the last commit, or may have in the store without our knowledge.
+    pub(crate) fn touched(&self, at: EntityId, first: i64, last: i64) -> BTreeSet<i64> {
+        let suspect = self
+            .suspect
+            .range(Place::Message(at, first)..=Place::Message(at, last))
+            .filter_map(|place| match place {
+                Place::Message(_, sequence) => Some(*sequence),
+                _ => None,
+            });
+        let changed = self.undo.iter().filter_map(|undo| match undo {
+            Undo::Message(of, sequence, _) if *of == at && (first..=last).contains(sequence) => {
+                Some(*sequence)
+            }
+            _ => None,
+        });
+        suspect.chain(changed).collect()
+    }
 }
 
 impl Broker {
@@ -98,6 +129,25 @@ impl Broker {
     pub(crate) fn remember(&mut self, at: EntityId, message_id: Arc<str>, seen: Option<Timestamp>) {
         let previous = self.entities[at.0].remember(&message_id, seen);
         self.journal.undo.push(Undo::Seen(at, message_id, previous));
+    }
+
+    /// Sets lock and state of a session, and notes what was there.
+    pub(crate) fn hold(&mut self, at: EntityId, session: &Arc<str>, held: Held) {
+        let previous = self.swap_session(at, session, held);
+        let undo = Undo::Session(at, Arc::clone(session), previous);
+        self.journal.undo.push(undo);
+    }
+
+    /// Where a transaction begins: [`Self::roll_back_to`] takes back what comes after it.
+    pub(crate) fn savepoint(&self) -> usize {
+        self.journal.undo.len()
+    }
+
+    /// Takes back everything since the savepoint; nothing of it has been stored.
+    pub(crate) fn roll_back_to(&mut self, savepoint: usize) {
+        for undo in self.journal.undo.split_off(savepoint).into_iter().rev() {
+            self.take_back_change(undo);
+        }
     }
 
     /// What the store must do so that it holds what memory holds. Locks are not stored, and what came and
@@ -163,6 +213,21 @@ impl Broker {
                     None => Change::Forget { entity, message_id },
                 })
             }
+            Place::Session(at, session) => {
+                let entity = &self.entities[at.0];
+                let now = entity.sessions.held(&session);
+                if let Some(Undo::Session(_, _, before)) = before
+                    && before.state == now.state
+                    && before.updated == now.updated
+                {
+                    return None;
+                }
+                Some(Change::SessionState {
+                    entity: Arc::clone(&entity.key),
+                    session,
+                    state: now.state.zip(now.updated),
+                })
+            }
         }
     }
 
@@ -170,6 +235,7 @@ impl Broker {
     pub(crate) fn committed(&mut self) {
         self.journal.undo.clear();
         self.journal.suspect.clear();
+        self.freeze();
     }
 
     /// The changes could not be stored: memory is again as it was after the last commit.
@@ -178,16 +244,23 @@ impl Broker {
         let mut suspect = journal.suspect;
         for undo in journal.undo.into_iter().rev() {
             suspect.insert(undo.place());
-            match undo {
-                Undo::Message(at, sequence, previous) => {
-                    self.swap(at, sequence, previous);
-                }
-                Undo::LastSequence(at, previous) => self.entities[at.0].last_sequence = previous,
-                Undo::Seen(at, message_id, previous) => {
-                    self.entities[at.0].remember(&message_id, previous);
-                }
-            }
+            self.take_back_change(undo);
         }
         self.journal.suspect = suspect;
+    }
+
+    fn take_back_change(&mut self, undo: Undo) {
+        match undo {
+            Undo::Message(at, sequence, previous) => {
+                self.swap(at, sequence, previous);
+            }
+            Undo::LastSequence(at, previous) => self.entities[at.0].last_sequence = previous,
+            Undo::Seen(at, message_id, previous) => {
+                self.entities[at.0].remember(&message_id, previous);
+            }
+            Undo::Session(at, session, previous) => {
+                self.swap_session(at, &session, previous);
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@
 mod batch;
 mod broker;
 mod broker_properties;
+mod cold;
 mod config_json;
 mod custom_properties;
 mod entity;
@@ -24,6 +25,7 @@ mod rule;
 mod sample;
 mod sas;
 mod service;
+mod sessions;
 mod sql;
 mod sql_dialect;
 mod sql_evaluation;
@@ -38,7 +40,10 @@ mod topology_rules;
 mod topology_tests;
 mod waiting;
 
-pub use message::{MAX_MESSAGE_SIZE, Message, MessageState, ReceiveMode, ReceivedMessage, Value};
+pub use message::{
+    AcceptedSession, Body, Changes, MAX_MESSAGE_SIZE, Message, MessageState, Operation,
+    ReceiveMode, ReceivedMessage, Settlement, Value,
+};
 pub use namespace::Namespace;
 pub use path::{EntityPath, InvalidPath};
 pub use service::{DEFAULT_ENTITY_QUOTA, EntityCounts, Error, OpenError, ServiceBus};

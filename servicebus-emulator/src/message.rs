@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::EntityPath;
+
 /// The largest message, body and header part together, in bytes: that of the Standard tier.
 pub const MAX_MESSAGE_SIZE: usize = 262_144;
 /// The largest header part (broker and application properties), in bytes.
@@ -20,7 +22,7 @@ const MAX_ID_LENGTH: usize = 128;
 /// What a sender gives the broker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    pub body: Bytes,
+    pub body: Body,
     pub content_type: Option<String>,
     pub message_id: Option<String>,
     pub correlation_id: Option<String>,
@@ -37,10 +39,39 @@ pub struct Message {
     pub properties: BTreeMap<String, Value>,
 }
 
+/// What a message carries. Over REST it is always bytes; AMQP has other kinds, which only AMQP can show as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    Data(Bytes),
+    /// An `amqp-value` or `amqp-sequence` body: its sections, encoded as they were sent.
+    Encoded(Bytes),
+}
+
+impl Body {
+    /// The data, or the encoded sections.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Data(bytes) | Self::Encoded(bytes) => bytes,
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Data(Bytes::new())
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(data: T) -> Self {
+        Self::Data(data.into())
+    }
+}
+
 impl Message {
     /// What the message counts against the limits and the entity's quota, in bytes.
     pub fn size(&self) -> usize {
-        self.body.len() + self.header_size()
+        self.body.bytes().len() + self.header_size()
     }
 
     /// The size of everything but the body, in bytes: names and values of the properties.
@@ -109,7 +140,7 @@ impl Message {
     }
 }
 
-/// The value of an application property.
+/// The value of an application property. REST knows the first five types; the others come over AMQP, and keep their type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     String(String),
@@ -117,14 +148,34 @@ pub enum Value {
     Long(i64),
     Double(f64),
     Timestamp(Timestamp),
+    Null,
+    Byte(u8),
+    SByte(i8),
+    Short(i16),
+    UShort(u16),
+    Int(i32),
+    UInt(u32),
+    ULong(u64),
+    Float(f32),
+    Char(char),
+    Uuid(Uuid),
+    Binary(Bytes),
+    Symbol(String),
+    /// Any other AMQP value (a decimal, a described one), encoded as it was sent.
+    Encoded(Bytes),
 }
 
 impl Value {
     fn size(&self) -> usize {
         match self {
-            Self::String(text) => text.len(),
-            Self::Bool(_) => 1,
-            Self::Long(_) | Self::Double(_) | Self::Timestamp(_) => 8,
+            Self::String(text) | Self::Symbol(text) => text.len(),
+            Self::Binary(bytes) | Self::Encoded(bytes) => bytes.len(),
+            Self::Null => 0,
+            Self::Bool(_) | Self::Byte(_) | Self::SByte(_) => 1,
+            Self::Short(_) | Self::UShort(_) => 2,
+            Self::Int(_) | Self::UInt(_) | Self::Float(_) | Self::Char(_) => 4,
+            Self::Long(_) | Self::ULong(_) | Self::Double(_) | Self::Timestamp(_) => 8,
+            Self::Uuid(_) => 16,
         }
     }
 }
@@ -154,10 +205,54 @@ pub enum MessageState {
     Active,
     Locked,
     Scheduled,
+    /// Set aside by its receiver: it is received again by its sequence number only.
+    Deferred,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiveMode {
     PeekLock,
     ReceiveAndDelete,
+}
+
+/// Application properties that a receiver sets on a message it gives back.
+pub type Changes = BTreeMap<String, Value>;
+
+/// What a receiver does with a message under its lock.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settlement {
+    /// It has been dealt with: it is removed.
+    Complete,
+    /// It is available again at its old place, or dead-lettered when it has been delivered as often as it may.
+    Abandon { changes: Changes },
+    /// It is set aside.
+    Defer { changes: Changes },
+    DeadLetter {
+        reason: Option<String>,
+        description: Option<String>,
+        changes: Changes,
+    },
+}
+
+/// One part of a transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    Send {
+        to: EntityPath,
+        messages: Vec<Message>,
+    },
+    Settle {
+        from: EntityPath,
+        lock_token: Uuid,
+        settlement: Settlement,
+    },
+}
+
+/// A session that a receiver has locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedSession {
+    pub session_id: String,
+    /// What its holder shows to receive from it.
+    pub token: Uuid,
+    pub locked_until: Timestamp,
 }

@@ -97,7 +97,7 @@ impl Namespace {
         entity: &EntityPath,
         state: MessageState,
     ) -> Result<Vec<ReceivedMessage>, Error> {
-        self.0.browse(entity, state)
+        self.0.in_memory(entity, state)
     }
 
     /// As [`crate::ServiceBus::entities`].

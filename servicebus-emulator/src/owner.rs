@@ -15,14 +15,14 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
-use uuid::Uuid;
 
 use crate::{
-    EntityCounts, EntityPath, Error, Message, MessageState, ReceivedMessage,
+    AcceptedSession, EntityPath, Error, ReceivedMessage,
     broker::Broker,
+    entity::EntityId,
     journal::Change,
     store::Store,
-    waiting::{Waiter, Waiting},
+    waiting::{For, Waiter, Waiting, Wants},
 };
 
 /// How many commands share a commit; a bound, so that the first of them does not wait for all that follow.
@@ -38,94 +38,111 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// Answers a command once it is known whether its changes are stored.
-type Answer = Box<dyn FnOnce(Option<&Error>)>;
+pub(crate) type Answer = Box<dyn FnOnce(Option<&Error>)>;
 
 pub(crate) enum Command {
-    Send {
-        to: EntityPath,
-        messages: Vec<Message>,
-        reply: Reply<()>,
-    },
+    /// Waits for what it wants; the line at the owner answers it.
     Receive(Waiter),
-    Complete {
-        from: EntityPath,
-        lock_token: Uuid,
-        reply: Reply<()>,
-    },
-    Abandon {
-        from: EntityPath,
-        lock_token: Uuid,
-        reply: Reply<()>,
-    },
-    RenewLock {
-        from: EntityPath,
-        lock_token: Uuid,
-        reply: Reply<Timestamp>,
-    },
-    DeadLetter {
-        from: EntityPath,
-        lock_token: Uuid,
-        reason: String,
-        description: String,
-        reply: Reply<()>,
-    },
-    Entities {
-        reply: Reply<Vec<EntityCounts>>,
-    },
-    Peek {
-        from: EntityPath,
-        reply: Reply<Option<ReceivedMessage>>,
-    },
-    Browse {
-        entity: EntityPath,
-        state: MessageState,
-        reply: Reply<Vec<ReceivedMessage>>,
-    },
-    /// A message was locked for a receiver that was gone before it got it.
-    Undelivered {
-        from: EntityPath,
-        lock_token: Uuid,
-    },
+    /// Everything else: carried out in the order in which it comes.
+    Do(Job),
     Close,
 }
 
-impl Command {
-    /// Answers the command with the error if it would change something at once; gives back any other.
-    fn refuse(self, error: &Error) -> Option<Self> {
-        // The one who asked may have gone.
-        match self {
-            Self::Send { reply, .. }
-            | Self::Complete { reply, .. }
-            | Self::Abandon { reply, .. }
-            | Self::DeadLetter { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Self::RenewLock { reply, .. } => drop(reply.send(Err(error.clone()))),
-            other => return Some(other),
+/// One thing that a broker does, at the owner's time.
+pub(crate) struct Job {
+    /// Whether it may change something, and is refused while nothing can be stored.
+    pub(crate) changes: bool,
+    pub(crate) work: Box<dyn FnOnce(Work<'_>) -> Option<Answer> + Send>,
+}
+
+/// Either do it or answer that it cannot be done.
+pub(crate) enum Work<'a> {
+    Now(&'a mut Broker, Timestamp),
+    Refused(&'a Error),
+}
+
+impl Job {
+    /// A command with an answer.
+    pub(crate) fn new<T: Send + 'static>(
+        changes: bool,
+        reply: Reply<T>,
+        work: impl FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
+    ) -> Self {
+        let work = Box::new(move |how: Work<'_>| {
+            let outcome = match how {
+                Work::Now(broker, now) => work(broker, now),
+                Work::Refused(error) => Err(error.clone()),
+            };
+            Some(answer(reply, outcome))
+        });
+        Self { changes, work }
+    }
+
+    /// A command that nobody waits for. It is carried out even when nothing can be stored: what it changes is stored
+    /// with the next commit, or lost with the process, and either is right.
+    pub(crate) fn silent(work: impl FnOnce(&mut Broker, Timestamp) + Send + 'static) -> Self {
+        let work = Box::new(move |how: Work<'_>| {
+            if let Work::Now(broker, now) = how {
+                work(broker, now);
+            }
+            None
+        });
+        Self {
+            changes: false,
+            work,
         }
-        None
     }
 }
 
-/// A message on its way to its receiver. If it does not arrive, because the future was dropped in the
-/// meantime, the lock is given back and the delivery does not count.
+/// Messages on their way to their receiver. If they do not arrive, because the future was dropped in the
+/// meantime, they are given back and the delivery does not count.
 pub(crate) struct Delivery {
-    message: Option<ReceivedMessage>,
+    messages: Vec<ReceivedMessage>,
     from: EntityPath,
     owner: Weak<Sender<Command>>,
 }
 
 impl Delivery {
-    pub(crate) fn take(mut self) -> Option<ReceivedMessage> {
-        self.message.take()
+    pub(crate) fn take(mut self) -> Vec<ReceivedMessage> {
+        std::mem::take(&mut self.messages)
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let lock_token = self.message.take().and_then(|message| message.lock_token);
-        if let (Some(lock_token), Some(owner)) = (lock_token, self.owner.upgrade()) {
+        let messages = std::mem::take(&mut self.messages);
+        if !messages.is_empty()
+            && let Some(owner) = self.owner.upgrade()
+        {
             let from = self.from.clone();
+            let job = Job::silent(move |broker, now| broker.undelivered(now, &from, messages));
             // An owner that has ended has no locks either.
-            let _ = owner.send(Command::Undelivered { from, lock_token });
+            let _ = owner.send(Command::Do(job));
+        }
+    }
+}
+
+/// A session on its way to its receiver; if it does not arrive, it is free again.
+pub(crate) struct Accepted {
+    session: Option<AcceptedSession>,
+    from: EntityPath,
+    owner: Weak<Sender<Command>>,
+}
+
+impl Accepted {
+    pub(crate) fn take(mut self) -> Option<AcceptedSession> {
+        self.session.take()
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if let (Some(session), Some(owner)) = (self.session.take(), self.owner.upgrade()) {
+            let from = self.from.clone();
+            let job = Job::silent(move |broker, now| {
+                broker.release_session(now, &from, session.token);
+            });
+            let _ = owner.send(Command::Do(job));
         }
     }
 }
@@ -176,6 +193,7 @@ impl Owner {
             self.end_pause();
             if self.paused.is_none() {
                 self.broker.advance(self.now);
+                self.note_read_failure();
             }
             let mut answers = Vec::new();
             let mut closing = false;
@@ -186,11 +204,7 @@ impl Owner {
                     closing = true;
                     break;
                 }
-                let command = match &self.paused {
-                    Some((_, error)) => command.refuse(error),
-                    None => Some(command),
-                };
-                answers.extend(command.and_then(|command| self.apply(command)));
+                answers.extend(self.apply(command));
                 taken += 1;
                 next = if taken < MAX_BATCH {
                     self.commands.try_recv().ok()
@@ -264,93 +278,93 @@ impl Owner {
     }
 
     fn apply(&mut self, command: Command) -> Option<Answer> {
-        let (broker, now) = (&mut self.broker, self.now);
-        Some(match command {
-            Command::Send {
-                to,
-                messages,
-                reply,
-            } => answer(reply, broker.send(now, &to, messages)),
-            Command::Receive(waiter) => return self.wait(waiter),
-            Command::Complete {
-                from,
-                lock_token,
-                reply,
-            } => answer(reply, broker.complete(now, &from, lock_token)),
-            Command::Abandon {
-                from,
-                lock_token,
-                reply,
-            } => answer(reply, broker.abandon(now, &from, lock_token)),
-            Command::RenewLock {
-                from,
-                lock_token,
-                reply,
-            } => answer(reply, broker.renew_lock(now, &from, lock_token)),
-            Command::DeadLetter {
-                from,
-                lock_token,
-                reason,
-                description,
-                reply,
-            } => answer(
-                reply,
-                broker.dead_letter(now, &from, lock_token, &reason, &description),
-            ),
-            Command::Entities { reply } => answer(reply, Ok(broker.entities())),
-            Command::Peek { from, reply } => answer(reply, broker.peek(&from)),
-            Command::Browse {
-                entity,
-                state,
-                reply,
-            } => answer(reply, broker.browse(&entity, state)),
-            Command::Undelivered { from, lock_token } => {
-                broker.undelivered(now, &from, lock_token);
-                return None;
-            }
-            Command::Close => return None,
-        })
-    }
-
-    fn wait(&mut self, waiter: Waiter) -> Option<Answer> {
-        match self.broker.receivable(&waiter.from) {
-            Ok(at) => {
-                self.waiting.add(at, waiter);
+        match command {
+            Command::Receive(waiter) => {
+                self.wait(waiter);
                 None
             }
-            Err(error) => Some(answer(waiter.reply, Err(error))),
+            Command::Do(job) => match &self.paused {
+                Some((_, error)) if job.changes => (job.work)(Work::Refused(error)),
+                _ => (job.work)(Work::Now(&mut self.broker, self.now)),
+            },
+            Command::Close => None,
         }
     }
 
-    /// Gives messages to those who wait, first come first served, and sends away whose time is over.
+    fn wait(&mut self, waiter: Waiter) {
+        let in_session = match &waiter.wants {
+            Wants::Messages { session, .. } => session.is_some(),
+            Wants::Session { .. } => true,
+        };
+        let at = self.broker.receivable(&waiter.from).and_then(|at| {
+            self.broker.check_session_use(at, in_session)?;
+            Ok(at)
+        });
+        match at {
+            Ok(at) => self.waiting.add(at, waiter),
+            Err(error) => waiter.send_away(Some(error)),
+        }
+    }
+
+    /// Gives messages and sessions to those who wait, first come first served, and sends away whose time is over.
     fn serve(&mut self, answers: &mut Vec<Answer>) {
         if self.paused.is_none() {
-            for at in self.waiting.entities() {
-                while self.broker.is_ready(at)
-                    && let Some(waiter) = self.waiting.next(at)
+            for place in self.waiting.places() {
+                while self.has_something_for(place)
+                    && let Some(waiter) = self.waiting.next(place)
                 {
-                    let delivery = self
-                        .broker
-                        .receive(self.now, &waiter.from, waiter.mode)
-                        .map(|message| {
-                            Some(Delivery {
-                                message,
-                                from: waiter.from,
-                                owner: Weak::clone(&self.own_commands),
-                            })
-                        });
-                    answers.push(answer(waiter.reply, delivery));
+                    answers.push(self.serve_one(waiter));
                 }
             }
         }
         let now = Instant::now();
         while let Some(waiter) = self.waiting.next_late(now) {
             // During a pause nobody can tell whether there is a message.
-            let outcome = match &self.paused {
-                Some((_, error)) => Err(error.clone()),
-                None => Ok(None),
-            };
-            answers.push(answer(waiter.reply, outcome));
+            let error = self.paused.as_ref().map(|(_, error)| error.clone());
+            waiter.send_away(error);
+        }
+    }
+
+    fn has_something_for(&mut self, (at, wanted): (EntityId, For)) -> bool {
+        match wanted {
+            For::Messages(session) => self.broker.is_ready(at, session),
+            For::Session => self.broker.has_session(at),
+        }
+    }
+
+    fn serve_one(&mut self, waiter: Waiter) -> Answer {
+        let Waiter { from, wants, .. } = waiter;
+        let owner = Weak::clone(&self.own_commands);
+        match wants {
+            Wants::Messages {
+                mode,
+                session,
+                most,
+                reply,
+            } => {
+                let received = self
+                    .broker
+                    .receive_batch(self.now, &from, mode, session, most);
+                let delivery = received.map(|messages| {
+                    Some(Delivery {
+                        messages,
+                        from,
+                        owner,
+                    })
+                });
+                answer(reply, delivery)
+            }
+            Wants::Session { reply } => {
+                let accepted = self.broker.accept_session(self.now, &from, None);
+                let accepted = accepted.map(|session| {
+                    Some(Accepted {
+                        session,
+                        from,
+                        owner,
+                    })
+                });
+                answer(reply, accepted)
+            }
         }
     }
 
@@ -365,21 +379,32 @@ impl Owner {
     }
 
     fn write(&mut self, changes: &[Change]) -> Option<Error> {
-        if let Some(store) = &mut self.store
+        if let Some(store) = &self.store
             && let Err(reason) = store.commit(changes)
         {
             self.broker.roll_back();
-            self.store_failure.send_if_modified(|failure| {
-                let first = failure.is_none();
-                failure.get_or_insert_with(|| reason.clone());
-                first
-            });
-            let error = Error::Store(reason);
-            self.paused = Some((Instant::now() + PAUSE_AFTER_FAILURE, error.clone()));
-            return Some(error);
+            return Some(self.pause(reason));
         }
         self.broker.committed();
         None
+    }
+
+    /// What is due and cannot be read would otherwise be tried without end.
+    fn note_read_failure(&mut self) {
+        if let Some(reason) = self.broker.read_failure() {
+            self.pause(reason);
+        }
+    }
+
+    fn pause(&mut self, reason: String) -> Error {
+        self.store_failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert_with(|| reason.clone());
+            first
+        });
+        let error = Error::Store(reason);
+        self.paused = Some((Instant::now() + PAUSE_AFTER_FAILURE, error.clone()));
+        error
     }
 }
 

@@ -251,7 +251,7 @@ impl DataPlane {
             batch::read(&body)?
         } else {
             let mut message = Message {
-                body,
+                body: body.into(),
                 content_type,
                 properties: custom_properties::read(headers)?,
                 ..Message::default()
@@ -376,7 +376,7 @@ fn no_message() -> Response {
 
 fn message(status: StatusCode, received: &ReceivedMessage, location: Option<String>) -> Response {
     let message = &received.message;
-    let mut response = Response::new(Body::from(message.body.clone()));
+    let mut response = Response::new(Body::from(message.body.bytes().clone()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     custom_properties::write(&message.properties, headers);

@@ -70,7 +70,10 @@ impl From<Error> for RestError {
         let status = match &error {
             Error::EntityNotFound(entity) => return Self::entity_not_found(entity),
             Error::NotSupported(_) | Error::InvalidMessage(_) => StatusCode::BAD_REQUEST,
-            Error::MessageLockLost => StatusCode::NOT_FOUND,
+            Error::MessageLockLost | Error::SessionLockLost | Error::MessageNotFound(_) => {
+                StatusCode::NOT_FOUND
+            }
+            Error::SessionCannotBeLocked(_) => StatusCode::CONFLICT,
             // The reference has no 413: 403 is "quota exceeded or message too large".
             Error::MessageTooLarge { .. } | Error::QuotaExceeded(_) => StatusCode::FORBIDDEN,
             Error::Closed => StatusCode::SERVICE_UNAVAILABLE,

@@ -48,6 +48,14 @@ impl DeadLetterCause {
         )
     }
 
+    /// As documented, and for an entity that came to require sessions later.
+    pub(crate) fn session_id_is_null() -> Self {
+        Self::new(
+            "Session ID is null",
+            "Session-enabled entity doesn't allow a message whose session identifier is null.",
+        )
+    }
+
     fn max_hops() -> Self {
         Self::new(
             "MaxTransferHopCountExceeded",
@@ -149,6 +157,11 @@ impl Broker {
     fn keep(&mut self, now: Timestamp, at: EntityId, mut arrival: Arrival) {
         let sequence = self.next_sequence(at);
         let entity = &self.entities[at.0];
+        if entity.settings.requires_session && arrival.message.session_id.is_none() {
+            arrival.enqueued_sequence.get_or_insert(sequence);
+            self.dead_letter_arrival(now, at, arrival, DeadLetterCause::session_id_is_null());
+            return;
+        }
         // Time to live is not observed in a dead-letter queue.
         let expires_at = if matches!(entity.role, Role::DeadLetterQueue) {
             None
@@ -168,6 +181,7 @@ impl Broker {
             delivery_count: arrival.delivery_count,
             hops: arrival.hops,
             dead_letter_source: arrival.dead_letter_source,
+            deferred: false,
         };
         self.put(at, sequence, Some(Stored::new(record)));
     }

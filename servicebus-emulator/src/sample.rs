@@ -23,6 +23,7 @@ pub(crate) fn queue(name: &str) -> Queue {
         duplicate_detection: None,
         forward_to: None,
         forward_dead_lettered_messages_to: None,
+        requires_session: false,
     }
 }
 

@@ -12,17 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::{
-    EntityPath, Message, MessageState, ReceiveMode, ReceivedMessage, Topology,
-    broker::{Broker, Contents},
-    owner::{Command, Delivery, Owner, Reply},
+    AcceptedSession, Changes, EntityPath, Message, MessageState, Operation, ReceiveMode,
+    ReceivedMessage, Settlement, Topology,
+    broker::Broker,
+    owner::{Accepted, Command, Delivery, Job, Owner},
     store::Store,
-    waiting::Waiter,
+    waiting::{Waiter, Wants},
 };
 
 #[cfg(test)]
@@ -50,6 +52,13 @@ pub enum Error {
         "the lock supplied is invalid: it has expired, or the message has already been removed"
     )]
     MessageLockLost,
+    #[error("the session lock is lost: it has expired, or the session was never accepted")]
+    SessionLockLost,
+    #[error("the session `{0}` is locked by another receiver")]
+    SessionCannotBeLocked(String),
+    /// No message with that sequence number is in the state that is asked for.
+    #[error("{0}")]
+    MessageNotFound(String),
     #[error("{0}")]
     InvalidMessage(String),
     #[error("the message is larger than the {limit} bytes that `{entity}` takes")]
@@ -80,6 +89,7 @@ pub struct EntityCounts {
     pub active: usize,
     pub locked: usize,
     pub scheduled: usize,
+    pub deferred: usize,
     pub dead_letter: usize,
 }
 
@@ -98,29 +108,24 @@ impl ServiceBus {
     ) -> Result<Self, OpenError> {
         let mut broker = Broker::new(topology, entity_quota, Box::new(Uuid::new_v4))
             .map_err(OpenError::Topology)?;
-        let (mut store, contents) = match data {
-            Some(folder) => {
-                let (store, contents) = Store::open(folder)?;
-                (Some(store), contents)
-            }
-            None => (None, Contents::default()),
-        };
         let folder = data.map_or_else(String::new, |folder| folder.display().to_string());
-        broker.load(contents).map_err(|entity| OpenError::Data {
-            folder: folder.clone(),
-            reason: format!(
-                "it holds messages of `{entity}`, which the topology does not have as such; put the entity back, \
-                 or choose another data folder to begin with an empty namespace"
-            ),
-        })?;
+        let store = data.map(Store::open).transpose()?;
+        if let Some(store) = &store {
+            broker.freeze_into(store.frozen());
+            store.read(|item| {
+                broker.load(item).map_err(|entity| {
+                    format!(
+                        "it holds messages of `{entity}`, which the topology does not have as such; put the entity \
+                         back, or choose another data folder to begin with an empty namespace"
+                    )
+                })
+            })?;
+        }
         broker.resume(Timestamp::now());
-        if let Some(store) = &mut store {
+        if let Some(store) = &store {
             store
                 .commit(&broker.changes())
-                .map_err(|reason| OpenError::Data {
-                    folder: folder.clone(),
-                    reason,
-                })?;
+                .map_err(|reason| store.unusable(reason))?;
         }
         broker.committed();
         Self::start(broker, store).map_err(|error| OpenError::Data {
@@ -175,57 +180,109 @@ impl ServiceBus {
     /// Takes all of the messages or none, and answers once they are durable.
     pub async fn send(&self, to: &EntityPath, messages: Vec<Message>) -> Result<(), Error> {
         let to = to.clone();
-        self.ask(|reply| Command::Send {
-            to,
-            messages,
-            reply,
-        })
-        .await
+        self.change(move |broker, now| broker.send(now, &to, messages))
+            .await
+    }
+
+    /// Takes all of the messages or none, each for its `scheduled_enqueue_time`; answers the sequence numbers by which
+    /// they can be cancelled (0 for a duplicate, which is not kept).
+    pub async fn schedule(
+        &self,
+        to: &EntityPath,
+        messages: Vec<Message>,
+    ) -> Result<Vec<i64>, Error> {
+        let to = to.clone();
+        self.change(move |broker, now| broker.schedule(now, &to, messages))
+            .await
+    }
+
+    /// Takes back all of those scheduled messages or none.
+    pub async fn cancel_scheduled(
+        &self,
+        entity: &EntityPath,
+        sequence_numbers: Vec<i64>,
+    ) -> Result<(), Error> {
+        let entity = entity.clone();
+        self.change(move |broker, now| broker.cancel_scheduled(now, &entity, &sequence_numbers))
+            .await
     }
 
     /// The next message, waiting for it up to `wait`; `None` when none came. Those who wait are served in the
-    /// order in which they came. Dropping the future leaves the message where it is, except with
-    /// [`ReceiveMode::ReceiveAndDelete`] when it is on its way already.
+    /// order in which they came. Dropping the future leaves the message where it is.
     pub async fn receive(
         &self,
         from: &EntityPath,
         mode: ReceiveMode,
         wait: Duration,
     ) -> Result<Option<ReceivedMessage>, Error> {
+        let mut received = self.receive_batch(from, mode, None, 1, Some(wait)).await?;
+        Ok(received.pop())
+    }
+
+    /// As [`Self::receive`], up to `most` messages as soon as there is one, and without `wait` for ever. Where the
+    /// entity requires sessions, they are those of the accepted session with that token.
+    pub async fn receive_batch(
+        &self,
+        from: &EntityPath,
+        mode: ReceiveMode,
+        session: Option<Uuid>,
+        most: usize,
+        wait: Option<Duration>,
+    ) -> Result<Vec<ReceivedMessage>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter {
+            from: from.clone(),
+            deadline: deadline(wait),
+            wants: Wants::Messages {
+                mode,
+                session,
+                most,
+                reply,
+            },
+        };
+        let delivery = self.ask(Command::Receive(waiter), answer).await?;
+        Ok(delivery.map_or_else(Vec::new, Delivery::take))
+    }
+
+    /// The deferred messages with those sequence numbers, all or none; where the entity requires sessions, of a
+    /// session that is held.
+    pub async fn receive_deferred(
+        &self,
+        from: &EntityPath,
+        mode: ReceiveMode,
+        session_id: Option<&str>,
+        sequence_numbers: Vec<i64>,
+    ) -> Result<Vec<ReceivedMessage>, Error> {
         let from = from.clone();
-        let delivery = self
-            .ask(|reply| {
-                Command::Receive(Waiter {
-                    from,
-                    mode,
-                    deadline: Instant::now().checked_add(wait),
-                    reply,
-                })
-            })
-            .await?;
-        Ok(delivery.and_then(Delivery::take))
+        let session = session_id.map(str::to_owned);
+        self.change(move |broker, now| {
+            broker.receive_deferred(now, &from, mode, session.as_deref(), &sequence_numbers)
+        })
+        .await
+    }
+
+    /// Does with the locked message what its receiver says.
+    pub async fn settle(
+        &self,
+        from: &EntityPath,
+        lock_token: Uuid,
+        settlement: Settlement,
+    ) -> Result<(), Error> {
+        let from = from.clone();
+        self.change(move |broker, now| broker.settle(now, &from, lock_token, settlement))
+            .await
     }
 
     /// Removes the locked message.
     pub async fn complete(&self, from: &EntityPath, lock_token: Uuid) -> Result<(), Error> {
-        let from = from.clone();
-        self.ask(|reply| Command::Complete {
-            from,
-            lock_token,
-            reply,
-        })
-        .await
+        self.settle(from, lock_token, Settlement::Complete).await
     }
 
     /// Gives the locked message back at once; at the maximum delivery count it is dead-lettered.
     pub async fn abandon(&self, from: &EntityPath, lock_token: Uuid) -> Result<(), Error> {
-        let from = from.clone();
-        self.ask(|reply| Command::Abandon {
-            from,
-            lock_token,
-            reply,
-        })
-        .await
+        let changes = Changes::new();
+        let settlement = Settlement::Abandon { changes };
+        self.settle(from, lock_token, settlement).await
     }
 
     /// Holds the lock for another lock duration; answers until when.
@@ -235,44 +292,121 @@ impl ServiceBus {
         lock_token: Uuid,
     ) -> Result<Timestamp, Error> {
         let from = from.clone();
-        self.ask(|reply| Command::RenewLock {
-            from,
-            lock_token,
-            reply,
-        })
-        .await
+        self.change(move |broker, now| broker.renew_lock(now, &from, lock_token))
+            .await
     }
 
-    /// Moves the locked message to the dead-letter queue: what Service Bus lets a receiver do, though not
-    /// over REST.
-    pub async fn dead_letter(
+    /// Carries out all of the operations, in order, or none.
+    pub async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        self.change(move |broker, now| broker.transact(now, operations))
+            .await
+    }
+
+    /// Locks that session; without a name the next one that is free and has messages, waiting for it up to `wait`.
+    /// `None` when none came. Dropping the future leaves the session free.
+    pub async fn accept_session(
         &self,
         from: &EntityPath,
-        lock_token: Uuid,
-        reason: &str,
-        description: &str,
-    ) -> Result<(), Error> {
+        session_id: Option<&str>,
+        wait: Duration,
+    ) -> Result<Option<AcceptedSession>, Error> {
         let from = from.clone();
-        let (reason, description) = (reason.to_owned(), description.to_owned());
-        self.ask(|reply| Command::DeadLetter {
+        if let Some(session) = session_id.map(str::to_owned) {
+            return self
+                .change(move |broker, now| broker.accept_session(now, &from, Some(&session)))
+                .await;
+        }
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter {
             from,
-            lock_token,
-            reason,
-            description,
-            reply,
-        })
-        .await
+            deadline: deadline(Some(wait)),
+            wants: Wants::Session { reply },
+        };
+        let accepted = self.ask(Command::Receive(waiter), answer).await?;
+        Ok(accepted.and_then(Accepted::take))
+    }
+
+    /// Holds the session for another lock duration; answers until when.
+    pub async fn renew_session_lock(
+        &self,
+        from: &EntityPath,
+        session_id: &str,
+    ) -> Result<Timestamp, Error> {
+        let (from, session) = (from.clone(), session_id.to_owned());
+        self.change(move |broker, now| broker.renew_session_lock(now, &from, &session))
+            .await
+    }
+
+    /// The state of a session that is held.
+    pub async fn session_state(
+        &self,
+        from: &EntityPath,
+        session_id: &str,
+    ) -> Result<Option<Bytes>, Error> {
+        let (from, session) = (from.clone(), session_id.to_owned());
+        self.change(move |broker, now| broker.session_state(now, &from, &session))
+            .await
+    }
+
+    /// Sets the state of a session that is held; it outlives the lock, the messages and the process.
+    pub async fn set_session_state(
+        &self,
+        from: &EntityPath,
+        session_id: &str,
+        state: Option<Bytes>,
+    ) -> Result<(), Error> {
+        let (from, session) = (from.clone(), session_id.to_owned());
+        self.change(move |broker, now| broker.set_session_state(now, &from, &session, state))
+            .await
+    }
+
+    /// The sessions that have messages, or whose state was set after that time, by name.
+    pub async fn sessions(
+        &self,
+        from: &EntityPath,
+        updated_since: Option<Timestamp>,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<String>, Error> {
+        let from = from.clone();
+        self.look(move |broker, _| broker.sessions(&from, updated_since, skip, most))
+            .await
+    }
+
+    /// Closes an accepted session: what was received in it and not settled is available again, and its delivery does
+    /// not count.
+    pub fn release_session(&self, from: &EntityPath, token: Uuid) {
+        let from = from.clone();
+        let job = Job::silent(move |broker, now| broker.release_session(now, &from, token));
+        // A namespace that has ended has no locks.
+        let _ = self.commands.send(Command::Do(job));
     }
 
     /// Every queue, topic and subscription, by name.
     pub async fn entities(&self) -> Result<Vec<EntityCounts>, Error> {
-        self.ask(|reply| Command::Entities { reply }).await
+        self.look(|broker, _| Ok(broker.entities())).await
     }
 
     /// The next message that a receiver would get, without locking it or counting a delivery.
     pub async fn peek(&self, from: &EntityPath) -> Result<Option<ReceivedMessage>, Error> {
         let from = from.clone();
-        self.ask(|reply| Command::Peek { from, reply }).await
+        self.look(move |broker, _| broker.peek(&from)).await
+    }
+
+    /// Up to `most` messages from that sequence number on, in whatever state, of one session if one is given, without
+    /// touching them.
+    pub async fn peek_batch(
+        &self,
+        from: &EntityPath,
+        from_sequence_number: i64,
+        most: usize,
+        session_id: Option<&str>,
+    ) -> Result<Vec<ReceivedMessage>, Error> {
+        let (from, session) = (from.clone(), session_id.map(str::to_owned));
+        self.look(move |broker, _| {
+            broker.peek_batch(&from, from_sequence_number, most, session.as_deref())
+        })
+        .await
     }
 
     /// The messages of an entity in that state (`Active` leaves the locked ones out), by sequence number,
@@ -283,19 +417,40 @@ impl ServiceBus {
         state: MessageState,
     ) -> Result<Vec<ReceivedMessage>, Error> {
         let entity = entity.clone();
-        self.ask(|reply| Command::Browse {
-            entity,
-            state,
-            reply,
-        })
-        .await
+        self.look(move |broker, _| broker.browse(&entity, state))
+            .await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+    /// Has something carried out that may change something.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .map_err(|_| Error::Closed)?;
+        self.ask(Command::Do(Job::new(true, reply, work)), answer)
+            .await
+    }
+
+    /// Has something answered that changes nothing, and so works even while nothing can be stored.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Do(Job::new(false, reply, work)), answer)
+            .await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.commands.send(command).map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
+}
+
+fn deadline(wait: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(wait?)
 }

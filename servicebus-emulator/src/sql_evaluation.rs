@@ -80,7 +80,7 @@ pub(crate) fn equal(left: &Value, right: &Value) -> Option<bool> {
 fn compare(left: &Value, comparison: Comparison, right: &Value) -> Option<bool> {
     let ordering = match (left, right) {
         (Value::String(left), Value::String(right)) => left.cmp(right),
-        (Value::Long(left), Value::Long(right)) => left.cmp(right),
+        (Value::Uuid(left), Value::Uuid(right)) => left.cmp(right),
         (Value::Timestamp(left), Value::Timestamp(right)) => left.cmp(right),
         (Value::Bool(left), Value::Bool(right)) => {
             return match comparison {
@@ -89,9 +89,12 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Option<bool> 
                 _ => None,
             };
         }
-        _ => match number(left)?.partial_cmp(&number(right)?) {
-            Some(ordering) => ordering,
-            None => return Some(comparison == Comparison::NotEqual),
+        _ => match (whole(left), whole(right)) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            _ => match number(left)?.partial_cmp(&number(right)?) {
+                Some(ordering) => ordering,
+                None => return Some(comparison == Comparison::NotEqual),
+            },
         },
     };
     Some(match comparison {
@@ -104,13 +107,33 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> Option<bool> 
     })
 }
 
+/// A whole number of any type, wide enough for all of them.
+fn whole(value: &Value) -> Option<i128> {
+    Some(match value {
+        Value::Byte(number) => i128::from(*number),
+        Value::SByte(number) => i128::from(*number),
+        Value::Short(number) => i128::from(*number),
+        Value::UShort(number) => i128::from(*number),
+        Value::Int(number) => i128::from(*number),
+        Value::UInt(number) => i128::from(*number),
+        Value::Long(number) => i128::from(*number),
+        Value::ULong(number) => i128::from(*number),
+        _ => return None,
+    })
+}
+
 /// The number as C# would widen it for an operator with a double on the other side.
 fn number(value: &Value) -> Option<f64> {
     match value {
-        Value::Long(number) => Some(*number as f64),
         Value::Double(number) => Some(*number),
-        _ => None,
+        Value::Float(number) => Some(f64::from(*number)),
+        _ => whole(value).map(|number| number as f64),
     }
+}
+
+/// The whole number as the one type that arithmetic has.
+fn long(value: &Value) -> Option<i64> {
+    whole(value)?.try_into().ok()
 }
 
 impl Expression {
@@ -127,11 +150,13 @@ impl Expression {
             Self::Arithmetic(left, operator, right) => {
                 arithmetic(left.evaluate(message)?, *operator, right.evaluate(message)?)
             }
-            Self::Negative(operand) => match operand.evaluate(message)? {
-                Value::Long(number) => number.checked_neg().map(Value::Long),
-                Value::Double(number) => Some(Value::Double(-number)),
-                _ => None,
-            },
+            Self::Negative(operand) => {
+                let operand = operand.evaluate(message)?;
+                match long(&operand) {
+                    Some(operand) => operand.checked_neg().map(Value::Long),
+                    None => number(&operand).map(|operand| Value::Double(-operand)),
+                }
+            }
             Self::Positive(operand) => operand
                 .evaluate(message)
                 .filter(|value| number(value).is_some()),
@@ -140,15 +165,17 @@ impl Expression {
 }
 
 fn arithmetic(left: Value, operator: Operator, right: Value) -> Option<Value> {
-    match (left, right) {
-        (Value::Long(left), Value::Long(right)) => match operator {
+    if let (Some(left), Some(right)) = (long(&left), long(&right)) {
+        return match operator {
             Operator::Add => left.checked_add(right),
             Operator::Subtract => left.checked_sub(right),
             Operator::Multiply => left.checked_mul(right),
             Operator::Divide => left.checked_div(right),
             Operator::Remainder => left.checked_rem(right),
         }
-        .map(Value::Long),
+        .map(Value::Long);
+    }
+    match (left, right) {
         (Value::String(left), Value::String(right)) if operator == Operator::Add => {
             Some(Value::String(left + &right))
         }
@@ -231,7 +258,10 @@ fn like(text: &str, pattern: &str, escape: Option<char>) -> bool {
 fn read(message: &Message, property: &Property) -> Option<Value> {
     let text = |text: &Option<String>| text.clone().map(Value::String);
     match property {
-        Property::User(name) => user_property(message, name).cloned(),
+        // A property that is null has no value.
+        Property::User(name) => user_property(message, name)
+            .filter(|value| **value != Value::Null)
+            .cloned(),
         Property::System(property) => match property {
             SystemProperty::ContentType => text(&message.content_type),
             SystemProperty::CorrelationId => text(&message.correlation_id),
@@ -294,7 +324,7 @@ fn write(message: &mut Message, property: &Property, value: Option<Value>) {
             }
         }
         Property::System(property) => {
-            let text = value.map(as_text);
+            let text = value.and_then(as_text);
             let field = match property {
                 SystemProperty::ContentType => &mut message.content_type,
                 SystemProperty::CorrelationId => &mut message.correlation_id,
@@ -317,16 +347,22 @@ fn write(message: &mut Message, property: &Property, value: Option<Value>) {
 fn like_existing(value: Value, existing: Option<Value>) -> Value {
     match (&value, existing) {
         (Value::Long(number), Some(Value::Double(_))) => Value::Double(*number as f64),
+        (Value::Long(number), Some(Value::Int(_))) => {
+            i32::try_from(*number).map_or(value, Value::Int)
+        }
         _ => value,
     }
 }
 
-fn as_text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
+fn as_text(value: Value) -> Option<String> {
+    Some(match value {
+        Value::String(text) | Value::Symbol(text) => text,
         Value::Bool(value) => value.to_string(),
-        Value::Long(number) => number.to_string(),
         Value::Double(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
         Value::Timestamp(time) => time.to_string(),
-    }
+        Value::Char(character) => character.to_string(),
+        Value::Uuid(uuid) => uuid.to_string(),
+        value => whole(&value)?.to_string(),
+    })
 }

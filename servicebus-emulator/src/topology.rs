@@ -40,6 +40,7 @@ pub struct Queue {
     pub duplicate_detection: Option<Duration>,
     pub forward_to: Option<String>,
     pub forward_dead_lettered_messages_to: Option<String>,
+    pub requires_session: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -197,9 +198,6 @@ fn queue(object: &Object<'_>, name: &str, kind: Kind) -> Result<Queue, String> {
         ]);
     }
     properties.only(&known)?;
-    if properties.boolean("RequiresSession")? {
-        return Err(properties.error_in("RequiresSession", "sessions are not supported"));
-    }
     let lock_duration = properties.duration("LockDuration")?.unwrap_or(MINUTE);
     if !(Duration::from_secs(5)..=5 * MINUTE).contains(&lock_duration) {
         return Err(properties.error_in("LockDuration", "it must be from PT5S to PT5M"));
@@ -227,6 +225,7 @@ fn queue(object: &Object<'_>, name: &str, kind: Kind) -> Result<Queue, String> {
         duplicate_detection: duplicate_detection(&properties)?,
         forward_to: forward("ForwardTo")?,
         forward_dead_lettered_messages_to: forward("ForwardDeadLetteredMessagesTo")?,
+        requires_session: properties.boolean("RequiresSession")?,
     })
 }
 

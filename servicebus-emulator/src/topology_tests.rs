@@ -143,10 +143,6 @@ fn a_mistake_in_a_queue_is_named_with_its_place() {
         ),
         (r#""MaxDeliveryCount": 1.5"#, "expected a whole number"),
         (r#""MaxDeliveryCount": 2147483648"#, "at least 1"),
-        (
-            r#""RequiresSession": true"#,
-            "Queues[0].Properties.RequiresSession: sessions are not supported",
-        ),
         (r#""RequiresSession": "no""#, "expected true or false"),
         (
             r#""DuplicateDetectionHistoryTimeWindow": "PT19S""#,

@@ -1,17 +1,20 @@
-//! The receivers that wait for a message, at each entity by order of arrival.
+//! The receivers that wait for a message or a session, in lines by order of arrival: one for the messages of each entity,
+//! one for its sessions, and one for each session that is held.
 //!
 //! A receiver leaves when it is served, when its time is over, or when it has gone away; who has gone is found
-//! at the latest when the line at its entity has doubled, so that a line is never mostly of those.
+//! at the latest when its line has doubled, so that a line is never mostly of those.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
 };
 
+use uuid::Uuid;
+
 use crate::{
-    EntityPath, ReceiveMode,
+    EntityPath, Error, ReceiveMode,
     entity::EntityId,
-    owner::{Delivery, Reply},
+    owner::{Accepted, Delivery, Reply},
 };
 
 /// A line that is shorter than this is not searched for receivers that have gone.
@@ -19,16 +22,53 @@ const SHORT_LINE: usize = 16;
 
 pub(crate) struct Waiter {
     pub(crate) from: EntityPath,
-    pub(crate) mode: ReceiveMode,
     /// `None` is for ever.
     pub(crate) deadline: Option<Instant>,
-    pub(crate) reply: Reply<Option<Delivery>>,
+    pub(crate) wants: Wants,
 }
+
+pub(crate) enum Wants {
+    Messages {
+        mode: ReceiveMode,
+        /// What holds the session, where the entity has sessions.
+        session: Option<Uuid>,
+        most: usize,
+        reply: Reply<Option<Delivery>>,
+    },
+    /// The next session that is free.
+    Session { reply: Reply<Option<Accepted>> },
+}
+
+impl Waiter {
+    fn has_gone(&self) -> bool {
+        match &self.wants {
+            Wants::Messages { reply, .. } => reply.is_closed(),
+            Wants::Session { reply } => reply.is_closed(),
+        }
+    }
+
+    /// Answers that there is nothing, or why nobody can tell.
+    pub(crate) fn send_away(self, error: Option<Error>) {
+        // The one who asked may have gone.
+        match self.wants {
+            Wants::Messages { reply, .. } => drop(reply.send(error.map_or(Ok(None), Err))),
+            Wants::Session { reply } => drop(reply.send(error.map_or(Ok(None), Err))),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum For {
+    Messages(Option<Uuid>),
+    Session,
+}
+
+type Place = (EntityId, For);
 
 #[derive(Default)]
 pub(crate) struct Waiting {
-    lines: BTreeMap<EntityId, Line>,
-    deadlines: BTreeSet<(Instant, EntityId, u64)>,
+    lines: BTreeMap<Place, Line>,
+    deadlines: BTreeSet<(Instant, Place, u64)>,
     last_ticket: u64,
 }
 
@@ -41,47 +81,54 @@ struct Line {
 
 impl Waiting {
     pub(crate) fn add(&mut self, at: EntityId, waiter: Waiter) {
-        let line = self.lines.entry(at).or_default();
+        let place = (
+            at,
+            match waiter.wants {
+                Wants::Messages { session, .. } => For::Messages(session),
+                Wants::Session { .. } => For::Session,
+            },
+        );
+        let line = self.lines.entry(place).or_default();
         if line.waiters.len() >= SHORT_LINE.max(2 * line.left) {
             line.waiters.retain(|ticket, waiter| {
-                if waiter.reply.is_closed()
+                if waiter.has_gone()
                     && let Some(deadline) = waiter.deadline
                 {
-                    self.deadlines.remove(&(deadline, at, *ticket));
+                    self.deadlines.remove(&(deadline, place, *ticket));
                 }
-                !waiter.reply.is_closed()
+                !waiter.has_gone()
             });
             line.left = line.waiters.len();
         }
         self.last_ticket += 1;
         if let Some(deadline) = waiter.deadline {
-            self.deadlines.insert((deadline, at, self.last_ticket));
+            self.deadlines.insert((deadline, place, self.last_ticket));
         }
         line.waiters.insert(self.last_ticket, waiter);
     }
 
-    /// The entities at which someone waits.
-    pub(crate) fn entities(&self) -> Vec<EntityId> {
+    /// The lines in which someone waits.
+    pub(crate) fn places(&self) -> Vec<Place> {
         self.lines.keys().copied().collect()
     }
 
-    /// Who has waited longest at the entity and is still there.
-    pub(crate) fn next(&mut self, at: EntityId) -> Option<Waiter> {
-        let line = self.lines.get_mut(&at)?;
+    /// Who has waited longest in that line and is still there.
+    pub(crate) fn next(&mut self, place: Place) -> Option<Waiter> {
+        let line = self.lines.get_mut(&place)?;
         let waiter = loop {
             let Some((ticket, waiter)) = line.waiters.pop_first() else {
                 break None;
             };
             if let Some(deadline) = waiter.deadline {
-                self.deadlines.remove(&(deadline, at, ticket));
+                self.deadlines.remove(&(deadline, place, ticket));
             }
             // Who has gone gets no lock, and no delivery is counted.
-            if !waiter.reply.is_closed() {
+            if !waiter.has_gone() {
                 break Some(waiter);
             }
         };
         if line.waiters.is_empty() {
-            self.lines.remove(&at);
+            self.lines.remove(&place);
         }
         waiter
     }
@@ -92,15 +139,15 @@ impl Waiting {
 
     /// One whose time is over.
     pub(crate) fn next_late(&mut self, now: Instant) -> Option<Waiter> {
-        let &(deadline, at, ticket) = self.deadlines.first()?;
+        let &(deadline, place, ticket) = self.deadlines.first()?;
         if deadline > now {
             return None;
         }
         self.deadlines.pop_first();
-        let line = self.lines.get_mut(&at)?;
+        let line = self.lines.get_mut(&place)?;
         let waiter = line.waiters.remove(&ticket);
         if line.waiters.is_empty() {
-            self.lines.remove(&at);
+            self.lines.remove(&place);
         }
         waiter
     }
@@ -119,18 +166,23 @@ mod tests {
     fn receivers_that_went_away_do_not_stay_in_line() {
         let mut waiting = Waiting::default();
         let at = EntityId(0);
+        let place = (at, For::Messages(None));
         let mut add = |reply| {
             let deadline = Instant::now().checked_add(Duration::from_secs(600));
             waiting.add(
                 at,
                 Waiter {
                     from: path("q"),
-                    mode: ReceiveMode::PeekLock,
                     deadline,
-                    reply,
+                    wants: Wants::Messages {
+                        mode: ReceiveMode::PeekLock,
+                        session: None,
+                        most: 1,
+                        reply,
+                    },
                 },
             );
-            (waiting.lines[&at].waiters.len(), waiting.deadlines.len())
+            (waiting.lines[&place].waiters.len(), waiting.deadlines.len())
         };
         let (stays, _receiver) = oneshot::channel();
         add(stays);
@@ -140,9 +192,9 @@ mod tests {
             assert!(waiters <= SHORT_LINE);
             assert_eq!(deadlines, waiters);
         }
-        assert!(waiting.next(at).is_some());
-        assert!(waiting.next(at).is_none());
-        assert!(waiting.entities().is_empty());
+        assert!(waiting.next(place).is_some());
+        assert!(waiting.next(place).is_none());
+        assert!(waiting.places().is_empty());
         assert_eq!(waiting.first_deadline(), None);
     }
 }

@@ -252,7 +252,8 @@ impl Instance {
             Err(Unread::Condemned { .. }) => false,
             Err(Unread::Unusable(why)) => unreachable!("{why}"),
             Ok(message) => {
-                let event = Event::from_json(&received.message.body).expect("an event of ours");
+                let event =
+                    Event::from_json(received.message.body.bytes()).expect("an event of ours");
                 let delivery = Delivery::new(event, message);
                 let told = match audience {
                     Audience::Customers => vec![Told {

@@ -66,7 +66,7 @@ pub fn dead_letters(world: &World, audience: Audience) -> Vec<ReceivedMessage> {
 
 /// Whom a dead letter is for.
 pub fn notifications(audience: Audience, dead: &ReceivedMessage) -> Vec<Notification> {
-    let body = &dead.message.body;
+    let body = dead.message.body.bytes();
     let event = orderup::event::Event::from_json(body).expect("an event of ours");
     let only = match dead.message.properties.get(VENDOR) {
         Some(Value::String(vendor)) => Some(vendor.as_str()),
@@ -177,7 +177,7 @@ fn as_received_over_rest(audience: Audience, dead: &ReceivedMessage) -> DeadLett
         properties: properties
             .map(|(name, value)| (name.to_ascii_lowercase(), bus::json_of(value)))
             .collect(),
-        body: Some(message.body.to_vec()),
+        body: Some(message.body.bytes().to_vec()),
     }
 }
 

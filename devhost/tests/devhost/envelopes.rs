@@ -19,7 +19,7 @@ fn time(text: &str) -> Timestamp {
 fn received(body: &[u8]) -> ReceivedMessage {
     ReceivedMessage {
         message: Message {
-            body: Bytes::copy_from_slice(body),
+            body: Bytes::copy_from_slice(body).into(),
             content_type: Some("application/json".to_owned()),
             message_id: Some("m-1".to_owned()),
             correlation_id: Some("c-7".to_owned()),

@@ -376,7 +376,7 @@ fn a_queue_behaves_like_the_model(
             }
             Step::Undelivered(index) => {
                 if let Some((dead, token)) = chosen(&locks, index) {
-                    broker.undelivered(now, &name(dead), token);
+                    broker.lost_on_its_way(now, &name(dead), token);
                     if let Some(place) = model.locked(dead, token) {
                         let message = &mut model.list(dead)[place];
                         message.state = ModelState::Active;
@@ -388,7 +388,9 @@ fn a_queue_behaves_like_the_model(
             Step::Crash => {
                 disk.commit(&mut broker);
                 let mut again = restarted(&topology, &mut broker);
-                again.load(disk.contents()).expect("the entities are there");
+                again
+                    .load_all(disk.items())
+                    .expect("the entities are there");
                 again.resume(now);
                 broker = again;
                 model.crash();

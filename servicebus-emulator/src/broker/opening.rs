@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Broker, Ids};
@@ -14,15 +15,17 @@ use crate::{
     entity::{Entity, EntityId, Record, Role, Settings, Stored},
     journal::Journal,
     routing::DeadLetterCause,
+    sessions::Held,
     topology::Queue,
 };
 
-/// What a store holds.
-#[derive(Debug, Default)]
-pub(crate) struct Contents {
-    pub(crate) messages: Vec<(String, i64, Record)>,
-    pub(crate) last_sequences: Vec<(String, i64)>,
-    pub(crate) seen: Vec<(String, String, Timestamp)>,
+/// One thing that a store holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    Message(String, i64, Record),
+    LastSequence(String, i64),
+    Seen(String, String, Timestamp),
+    SessionState(String, String, Bytes, Timestamp),
 }
 
 impl Broker {
@@ -32,6 +35,9 @@ impl Broker {
             entities: Vec::new(),
             by_key: HashMap::new(),
             due: BTreeSet::new(),
+            session_due: BTreeSet::new(),
+            page_due: BTreeSet::new(),
+            frozen: None,
             usage: Vec::new(),
             quota,
             ids,
@@ -49,6 +55,7 @@ impl Broker {
                 dead_letter_expired: false,
                 duplicate_window: topic.duplicate_detection,
                 forward_to: None,
+                requires_session: false,
             };
             let own = EntityId(broker.entities.len());
             let subscriptions = Vec::new();
@@ -81,6 +88,7 @@ impl Broker {
             dead_letter_expired: queue.dead_lettering_on_message_expiration,
             duplicate_window: queue.duplicate_detection,
             forward_to: queue.forward_to.clone(),
+            requires_session: queue.requires_session,
         };
         let dead_letter_settings = Settings {
             max_delivery_count: None,
@@ -88,6 +96,8 @@ impl Broker {
             dead_letter_expired: false,
             duplicate_window: None,
             forward_to: queue.forward_dead_lettered_messages_to.clone(),
+            // Dead letters are received without sessions.
+            requires_session: false,
             ..settings.clone()
         };
         let own = self.add(path, role, settings, quota)?;
@@ -119,30 +129,52 @@ impl Broker {
         Ok(id)
     }
 
-    /// Takes in what the store holds. Messages of an entity that the topology does not have (any more) are
-    /// not dropped: the path of that entity is the error.
-    pub(crate) fn load(&mut self, contents: Contents) -> Result<(), String> {
-        for (key, sequence, record) in contents.messages {
-            let Some(at) = self.by_key.get(key.as_str()).copied() else {
-                return Err(key);
-            };
-            if self.entities[at.0].is_topic() && record.scheduled.is_none() {
-                return Err(key);
+    /// Takes in what the store holds; messages come by entity and number. Messages of an entity that the topology does
+    /// not have (any more) are not dropped: the path of that entity is the error.
+    pub(crate) fn load(&mut self, item: Item) -> Result<(), String> {
+        match item {
+            Item::Message(key, sequence, record) => self.load_message(key, sequence, record)?,
+            Item::LastSequence(key, sequence) => {
+                if let Some(at) = self.by_key.get(key.as_str()) {
+                    let last = &mut self.entities[at.0].last_sequence;
+                    *last = sequence.max(*last);
+                }
             }
-            let last = &mut self.entities[at.0].last_sequence;
-            *last = sequence.max(*last);
-            self.swap(at, sequence, Some(Stored::new(record)));
+            Item::Seen(key, message_id, seen) => {
+                if let Some(at) = self.by_key.get(key.as_str()) {
+                    self.entities[at.0].remember(&message_id.into(), Some(seen));
+                }
+            }
+            Item::SessionState(key, session, state, updated) => {
+                if let Some(at) = self.by_key.get(key.as_str()).copied() {
+                    let held = Held {
+                        lock: None,
+                        state: Some(state),
+                        updated: Some(updated),
+                    };
+                    self.swap_session(at, &session.into(), held);
+                }
+            }
         }
-        for (key, sequence) in contents.last_sequences {
-            if let Some(at) = self.by_key.get(key.as_str()) {
-                let last = &mut self.entities[at.0].last_sequence;
-                *last = sequence.max(*last);
-            }
+        Ok(())
+    }
+
+    fn load_message(&mut self, key: String, sequence: i64, record: Record) -> Result<(), String> {
+        let Some(at) = self.by_key.get(key.as_str()).copied() else {
+            return Err(key);
+        };
+        let entity = &mut self.entities[at.0];
+        if entity.is_topic() && record.scheduled.is_none() {
+            return Err(key);
         }
-        for (key, message_id, seen) in contents.seen {
-            if let Some(at) = self.by_key.get(key.as_str()) {
-                self.entities[at.0].remember(&message_id.into(), Some(seen));
-            }
+        entity.last_sequence = sequence.max(entity.last_sequence);
+        let used_up =
+            (entity.settings.max_delivery_count).is_some_and(|most| record.delivery_count >= most);
+        let moves_on = entity.settings.forward_to.is_some();
+        let stored = Stored::new(record);
+        // What [`Self::resume`] has to look at is kept in memory.
+        if used_up || moves_on || !self.load_frozen(at, sequence, &stored) {
+            self.swap(at, sequence, Some(stored));
         }
         Ok(())
     }
@@ -156,6 +188,9 @@ impl Broker {
                 if let Some(deliveries) = self.deliveries_used_up(at, sequence) {
                     let cause = DeadLetterCause::max_delivery_count(deliveries);
                     self.move_to_dead_letters(now, at, sequence, cause);
+                } else if self.lacks_session(at, sequence) {
+                    let cause = DeadLetterCause::session_id_is_null();
+                    self.move_to_dead_letters(now, at, sequence, cause);
                 } else if self.can_move_on(at, sequence) {
                     self.move_on(now, at, sequence);
                 }
@@ -167,6 +202,15 @@ impl Broker {
             self.prune_seen(now, at);
         }
         self.advance(now);
+    }
+
+    /// Whether nobody could ever receive the message.
+    fn lacks_session(&self, at: EntityId, sequence: i64) -> bool {
+        let entity = &self.entities[at.0];
+        entity.settings.requires_session
+            && entity
+                .get(sequence)
+                .is_some_and(|stored| stored.record.message.session_id.is_none())
     }
 
     fn can_move_on(&self, at: EntityId, sequence: i64) -> bool {

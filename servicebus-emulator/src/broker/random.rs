@@ -1,16 +1,22 @@
 //! Random commands with virtual time, and what the property tests compare: the store and all of memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use proptest::{prelude::*, sample::Index};
+use uuid::Uuid;
 
-use super::{Broker, Contents};
+use super::{Broker, Frozen, Item};
 use crate::{
-    Topology,
+    Changes, EntityPath, Error, Settlement, Topology,
     entity::{EntityId, Record, Stored},
     journal::Change,
     sample::counted_ids,
+    sessions::Held,
 };
 
 pub(super) const QUOTA: u64 = 1 << 30;
@@ -21,6 +27,7 @@ pub(super) struct Disk {
     pub(super) messages: BTreeMap<(String, i64), Record>,
     pub(super) last_sequences: BTreeMap<String, i64>,
     pub(super) seen: BTreeMap<(String, String), Timestamp>,
+    pub(super) session_states: BTreeMap<(String, String), (Bytes, Timestamp)>,
 }
 
 impl Disk {
@@ -31,20 +38,32 @@ impl Disk {
         broker.committed();
     }
 
-    pub(super) fn contents(&self) -> Contents {
-        Contents {
-            messages: self
-                .messages
-                .iter()
-                .map(|((entity, sequence), record)| (entity.clone(), *sequence, record.clone()))
-                .collect(),
-            last_sequences: self.last_sequences.clone().into_iter().collect(),
-            seen: self
-                .seen
-                .iter()
-                .map(|((entity, id), at)| (entity.clone(), id.clone(), *at))
-                .collect(),
-        }
+    pub(super) fn items(&self) -> Vec<Item> {
+        let messages = self.messages.iter().map(|((entity, sequence), record)| {
+            Item::Message(entity.clone(), *sequence, record.clone())
+        });
+        let last = self
+            .last_sequences
+            .iter()
+            .map(|(entity, last)| Item::LastSequence(entity.clone(), *last));
+        let seen = self
+            .seen
+            .iter()
+            .map(|((entity, id), at)| Item::Seen(entity.clone(), id.clone(), *at));
+        let states = self
+            .session_states
+            .iter()
+            .map(|((entity, id), (state, updated))| {
+                Item::SessionState(entity.clone(), id.clone(), state.clone(), *updated)
+            });
+        last.chain(messages).chain(seen).chain(states).collect()
+    }
+
+    fn records(&self, entity: &str, first: i64, last: i64) -> Vec<(i64, Record)> {
+        self.messages
+            .range((entity.to_owned(), first)..=(entity.to_owned(), last))
+            .map(|((_, sequence), record)| (*sequence, record.clone()))
+            .collect()
     }
 }
 
@@ -76,23 +95,104 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
             disk.seen
                 .remove(&(entity.to_string(), message_id.to_string()));
         }
+        Change::SessionState {
+            entity,
+            session,
+            state,
+        } => {
+            let place = (entity.to_string(), session.to_string());
+            match state {
+                Some(state) => disk.session_states.insert(place, state),
+                None => disk.session_states.remove(&place),
+            };
+        }
     }
 }
 
-/// Everything a broker holds, locks included.
+impl Broker {
+    pub(super) fn load_all(&mut self, items: Vec<Item>) -> Result<(), String> {
+        items.into_iter().try_for_each(|item| self.load(item))
+    }
+
+    pub(super) fn dead_letter(
+        &mut self,
+        now: Timestamp,
+        from: &EntityPath,
+        token: Uuid,
+        reason: &str,
+        description: &str,
+    ) -> Result<(), Error> {
+        let settlement = Settlement::DeadLetter {
+            reason: Some(reason.to_owned()),
+            description: Some(description.to_owned()),
+            changes: Changes::new(),
+        };
+        self.settle(now, from, token, settlement)
+    }
+
+    /// The delivery under that lock, if it is still one, reached nobody.
+    pub(super) fn lost_on_its_way(&mut self, now: Timestamp, from: &EntityPath, token: Uuid) {
+        if let Ok((at, sequence)) = self.locked(now, from, token)
+            && let Some(stored) = self.entities[at.0].get(sequence)
+        {
+            let received = stored.received(sequence);
+            self.undelivered(now, from, vec![received]);
+        }
+    }
+}
+
+/// Has the broker leave nearly everything to the disk.
+pub(super) fn freeze_into(broker: &mut Broker, disk: &Arc<Mutex<Disk>>) {
+    let disk = Arc::clone(disk);
+    broker.freeze_into(Frozen {
+        read: Box::new(move |entity, first, last| {
+            Ok(disk.lock().expect("a disk").records(entity, first, last))
+        }),
+        kept: 1,
+        page: 2,
+        failure: None,
+    });
+}
+
+/// Everything a broker holds, locks included, wherever it holds it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) messages: BTreeMap<(String, i64), Stored>,
     pub(super) disk: Disk,
+    pub(super) sessions: BTreeMap<(String, String), Held>,
     pub(super) due: BTreeSet<(Timestamp, EntityId, i64)>,
+    pub(super) session_due: BTreeSet<(Timestamp, EntityId, Arc<str>)>,
     pub(super) usage: Vec<u64>,
 }
 
-pub(super) fn snapshot(broker: &Broker) -> Snapshot {
+pub(super) fn snapshot(broker: &mut Broker) -> Snapshot {
     let mut messages = BTreeMap::new();
     let mut disk = Disk::default();
-    for entity in &broker.entities {
+    let mut sessions = BTreeMap::new();
+    let mut due = broker.due.clone();
+    let mut page_due = BTreeSet::new();
+    for (index, entity) in broker.entities.iter().enumerate() {
         let name = entity.key.to_string();
+        for (first, page) in entity.cold.pages() {
+            let frozen = broker.frozen.as_mut().expect("a place for pages");
+            let records = (frozen.read)(&name, first, page.last).expect("the disk is there");
+            let mut first_due = None;
+            for (sequence, record) in records {
+                let stored = Stored::new(record.clone());
+                if let Some(at) = entity.due(&stored) {
+                    due.insert((at, EntityId(index), sequence));
+                    first_due = first_due.into_iter().chain([at]).min();
+                }
+                assert!(
+                    entity.get(sequence).is_none(),
+                    "{name} {sequence} is there twice"
+                );
+                messages.insert((name.clone(), sequence), stored);
+                disk.messages.insert((name.clone(), sequence), record);
+            }
+            assert_eq!(page.due, first_due);
+            page_due.extend(first_due.map(|due| (due, EntityId(index), first)));
+        }
         for (sequence, stored) in entity.messages() {
             messages.insert((name.clone(), sequence), stored.clone());
             disk.messages
@@ -105,11 +205,21 @@ pub(super) fn snapshot(broker: &Broker) -> Snapshot {
         for (id, at) in entity.all_seen() {
             disk.seen.insert((name.clone(), id.to_string()), at);
         }
+        for (session, held) in entity.sessions.all_held() {
+            if let Some(state) = held.state.clone().zip(held.updated) {
+                disk.session_states
+                    .insert((name.clone(), session.clone()), state);
+            }
+            sessions.insert((name.clone(), session), held);
+        }
     }
+    assert_eq!(broker.page_due, page_due);
     Snapshot {
         messages,
         disk,
-        due: broker.due.clone(),
+        sessions,
+        due,
+        session_due: broker.session_due.clone(),
         usage: broker.usage.clone(),
     }
 }

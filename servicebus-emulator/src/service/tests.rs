@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::ServiceBus;
 use crate::{
-    Error, Message, MessageState, OpenError, ReceiveMode, ReceivedMessage, Topology,
+    Changes, Error, Message, MessageState, OpenError, ReceiveMode, ReceivedMessage, Settlement,
+    Topology,
     broker::Broker,
     sample::{message, path, queue, queues, topic},
     topology::Queue,
@@ -225,7 +226,12 @@ async fn a_dead_letter_survives_reopening() {
     let bus = open(&folder);
     send(&bus, "q", "a").await;
     let message = locked(&bus, "q").await;
-    bus.dead_letter(&path("q"), token(&message), "why", "in detail")
+    let settlement = Settlement::DeadLetter {
+        reason: Some("why".to_owned()),
+        description: Some("in detail".to_owned()),
+        changes: Changes::new(),
+    };
+    bus.settle(&path("q"), token(&message), settlement)
         .await
         .expect("the lock is held");
     bus.close().await;
