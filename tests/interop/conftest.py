@@ -19,11 +19,12 @@ from orderup import Orderup
 from prism import Prism
 from server_process import ServerProcess
 from servicebus_emulator import ServicebusEmulator
+from servicebus_results import CLIENTS
+from servicebus_sdk import Bus
 from webhook_receiver import WebhookReceiver
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "step(name): the step of the table of Service Bus clients that a test is about")
+def pytest_configure():
     # The time limit of `run` comes as SIGTERM. An interrupt ends the fixtures, and so the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -51,19 +52,17 @@ def pytest_runtest_makereport(item, call):
 
 
 def record_step(item, report):
-    """Puts the outcome of a test into its client's column."""
-    columns = getattr(item.module, "COLUMNS", None)
-    if columns and (report.when == "call" or report.failed):
-        [name] = columns if len(columns) == 1 else [item.callspec.params["sdk"]]
+    """Puts the outcome of a test into the column of the client that it was about."""
+    if report.when == "call" or report.failed:
         for mark in item.iter_markers("step"):
-            columns[name].record(mark.args[0], report.passed)
+            client = mark.kwargs.get("client") or item.callspec.params["sdk"]
+            CLIENTS[client].record(mark.args[0], report.passed)
 
 
-def pytest_sessionfinish(session):
-    modules = {item.module for item in session.items}
-    for module in modules:
-        for name, column in getattr(module, "COLUMNS", {}).items():
-            column.write(name)
+def pytest_sessionfinish():
+    for client in CLIENTS.values():
+        if client.was_here:
+            client.write()
 
 
 def pytest_keyboard_interrupt():
@@ -127,3 +126,15 @@ def runner():
     """The loop that a test which is a coroutine runs on, and its fixtures too."""
     with asyncio.Runner() as runner:
         yield runner
+
+
+@pytest.fixture(params=["python-sync", "python-async"])
+def sdk(request):
+    return request.param
+
+
+@pytest.fixture
+def bus(sdk, servicebus, runner):
+    bus = Bus(sdk, servicebus)
+    yield bus
+    runner.run(bus.close())

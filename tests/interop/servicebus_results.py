@@ -1,12 +1,11 @@
 """What each client of the Service Bus emulator could do, step by step, for the table that `servicebus_table.py` prints.
 
-A test says with the mark `step` what it shows: `@pytest.mark.step("defer")`. A step passes when all of its tests ran and
-passed. The results of a run of a suite replace those of the one before, one file per client; suites in other languages
-write the same.
+A test says with the mark `step` what it shows: `@pytest.mark.step("defer")`. A step passes when all of its tests, which
+are in one suite, pass. There is one file per client; each suite puts its steps into it. Suites in other languages write
+the same.
 """
 
 import json
-from pathlib import Path
 
 from server_process import INTEROP
 
@@ -23,24 +22,34 @@ message-too-large admin-entities admin-rules
 """.split()
 
 
-class Client:
-    """One client's column. That of an SDK has every step, and one that no test ran for is a failure."""
+# By the name of its file.
+CLIENTS: dict[str, "Client"] = {}
 
-    def __init__(self, client: str, version: str, steps=(), not_in_the_sdk=(), notes=()):
+
+class Client:
+    """One client's column. That of an SDK has every step; one that no test has run for is a failure."""
+
+    def __init__(self, name: str, client: str, version: str, steps=(), not_in_the_sdk=(), notes=()):
+        CLIENTS[name] = self
+        self.file = FOLDER / f"{name}.json"
         self.client = client
         self.version = version
         self.expected = list(steps)
         not_in_the_sdk = dict(not_in_the_sdk)
         self.steps = dict.fromkeys(not_in_the_sdk, NOT_IN_THE_SDK)
         self.notes = {**dict(notes), **not_in_the_sdk}
+        self.was_here = False
 
     def record(self, step: str, passed: bool):
+        self.was_here = True
         assert self.steps.get(step) != NOT_IN_THE_SDK, f"{step} is said not to be in the SDK"
         if self.steps.get(step) != "fail":
             self.steps[step] = "pass" if passed else "fail"
 
-    def write(self, name: str):
+    def write(self):
         FOLDER.mkdir(parents=True, exist_ok=True)
-        steps = {step: self.steps.get(step, "fail") for step in [*self.expected, *self.steps]}
+        before = json.loads(self.file.read_text()) if self.file.exists() else {"version": self.version, "steps": {}}
+        kept = before["steps"] if before["version"] == self.version else {}
+        steps = {**dict.fromkeys(self.expected, "fail"), **kept, **self.steps}
         column = {"client": self.client, "version": self.version, "steps": steps, "notes": self.notes}
-        Path(FOLDER / f"{name}.json").write_text(json.dumps(column, indent=2) + "\n")
+        self.file.write_text(json.dumps(column, indent=2) + "\n")

@@ -7,6 +7,9 @@ receivers makes them, and awaited; nothing else comes between a step and the SDK
 import asyncio
 import concurrent.futures
 import functools
+import gc
+import warnings
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 import azure.servicebus
@@ -18,8 +21,30 @@ from azure.servicebus import ServiceBusReceivedMessage
 
 from loopback import PATIENCE_SECONDS
 from servicebus_emulator import ServicebusEmulator
+from servicebus_results import STEPS, Client
 
 VERSION = version("azure-servicebus")
+NOT_IN_THE_SDK = {
+    "transactions": "azure-servicebus has no transactions",
+    "rules": "azure-servicebus knows rules through its administration client only",
+}
+ADMINISTRATION = (
+    "the administration clients have `https://` built in, whatever the connection string says; "
+    "a transport, as azure-core lets one be given, sends their requests over plain HTTP"
+)
+NOTES = {
+    "abandon-with-properties": "abandon_message takes no properties to change; the rest of the step is shown",
+    "admin-entities": ADMINISTRATION,
+    "admin-rules": ADMINISTRATION,
+}
+Client("python-sync", "azure-servicebus", VERSION, STEPS, NOT_IN_THE_SDK, NOTES)
+Client("python-async", "azure-servicebus.aio", VERSION, STEPS, NOT_IN_THE_SDK, NOTES)
+
+MINUTE = timedelta(minutes=1)
+# The entities' own, as `servicebus.json` names none.
+TIME_TO_LIVE = timedelta(hours=1)
+# What is measured on two sides of a socket of a loaded machine.
+SLACK = timedelta(seconds=5)
 # More than the receivers that any step has at a time.
 THREADS = 128
 # These return an object of the SDK and send nothing.
@@ -149,6 +174,22 @@ class Bus:
         for client in self._clients:
             await client.close()
         self._threads.shutdown()
+        # The SDK leaves what a refusal left behind to the garbage collector; here is where that does not matter.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del self._links, self._clients, self.client
+            gc.collect()
+
+
+def now() -> datetime:
+    """As exact as AMQP, whose timestamps are whole milliseconds."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+async def until(time: datetime):
+    """Waits for something that the service does at a time and no client is told of."""
+    await asyncio.sleep(max(0.0, (time - now()).total_seconds()))
 
 
 async def take(receiver, count: int = 1) -> list[ServiceBusReceivedMessage]:

@@ -12,7 +12,7 @@ import pytest
 from server_process import INTEROP, MODULES, node_environment
 from servicebus_results import Client
 
-COLUMNS = {"rhea": Client("rhea", json.loads((MODULES / "rhea" / "package.json").read_text())["version"])}
+Client("rhea", "rhea", json.loads((MODULES / "rhea" / "package.json").read_text())["version"])
 
 # What each shows, in the table's words.
 STEPS = {
@@ -63,7 +63,10 @@ def test_no_step_is_left_out():
     assert sorted(listed.stdout.split()) == sorted(STEPS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.step(step)) for name, step in STEPS.items()])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.step(step, client="rhea")) for name, step in STEPS.items()],
+)
 def test_step(name, servicebus):
     result = run(name, str(servicebus.amqp_port))
     assert result.returncode == 0, result.stdout + result.stderr
