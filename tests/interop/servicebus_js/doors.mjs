@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 
-import { types as amqp } from "rhea";
+import rhea from "rhea";
 
 import { assertEmpty, consume, takeOne } from "./bus.mjs";
 
+const { types: amqp } = rhea;
 const DATE = new Date("2026-12-24T17:00:05Z");
 
 export const doors = {

@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 
-import { types as amqp } from "rhea";
+import rhea from "rhea";
 
 import { assertEmpty, bodies, consume, everythingIn, take } from "./bus.mjs";
+
+const { types: amqp } = rhea;
 
 // A property's value, and what a receiver gets where that is something else: AMQP's wide numbers as eight bytes.
 const LONG_BYTES = Buffer.from("8000000000000000", "hex");
