@@ -325,8 +325,7 @@ export const administration = {
     await assertEmpty(receiver);
 
     await administration.deleteRule(...at, "correlated");
-    const parameters = { "@least": 20, "@colour": "red" };
-    const changed = { ...large, filter: sql("quantity >= @least AND colour = @colour", parameters) };
+    const changed = { ...large, filter: sql("quantity >= 20 AND colour = 'red'") };
     assert.deepEqual({ ...(await administration.updateRule(...at, changed)) }, changed);
     assert.deepEqual(await rule(...at, "large"), changed);
     await sender.sendMessages([
@@ -335,5 +334,7 @@ export const administration = {
     ]);
     assert.deepEqual(bodies(await consume(receiver)), ["large and red"]);
     await assert.rejects(administration.updateRule(...at, { ...large, name: "missing" }), notFound);
+    // Parameters are refused, not ignored.
+    await assert.rejects(administration.createRule(...at, "open", sql("quantity >= @least", { "@least": 20 })), refused);
   },
 };

@@ -7,9 +7,10 @@ const { version } = JSON.parse(
   readFileSync(new URL("../node_modules/@azure/service-bus/package.json", import.meta.url), "utf8"),
 );
 const NOT_IN_THE_SDK = { transactions: "it has no way to send or settle in a transaction" };
+const PLAIN_HTTP = "with a policy in its pipeline that asks http: instead of https:, which is built in";
 const NOTES = {
-  "admin-entities": "with a policy in its pipeline that asks http: instead of https:, which is built in",
-  "admin-rules": "with a policy in its pipeline that asks http: instead of https:, which is built in",
+  "admin-entities": PLAIN_HTTP,
+  "admin-rules": `${PLAIN_HTTP}; without parameters of SQL expressions, which the emulator refuses`,
 };
 
 export const CLIENT = "@azure/service-bus";
