@@ -1,12 +1,15 @@
 // The clients of `@azure/service-bus` on one emulator, and what many steps do with them.
 
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { ServiceBusAdministrationClient, ServiceBusClient } from "@azure/service-bus";
-import Long from "long";
 
 import { Emulator } from "./emulator.mjs";
+
+/** The class of the SDK's sequence numbers; what `import` gets is another class of the same package. */
+export const Long = createRequire(import.meta.url)("long");
 
 /** Enough for a loaded machine; whoever waits ends with the event, not with this time. */
 export const PATIENCE_MS = 30_000;

@@ -2,9 +2,17 @@
 
 import assert from "node:assert/strict";
 
-import Long from "long";
-
-import { assertBetween, assertEmpty, bodies, consume, everythingIn, serviceBusError, take, takeOne } from "./bus.mjs";
+import {
+  assertBetween,
+  assertEmpty,
+  bodies,
+  consume,
+  everythingIn,
+  Long,
+  serviceBusError,
+  take,
+  takeOne,
+} from "./bus.mjs";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const MAX_MESSAGE_SIZE = 256 * 1024;

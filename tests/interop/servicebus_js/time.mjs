@@ -3,14 +3,13 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 
-import Long from "long";
-
 import {
   assertBetween,
   assertEmpty,
   bodies,
   consume,
   everythingIn,
+  Long,
   serviceBusError,
   take,
   takeOne,

@@ -28,7 +28,7 @@ const PROPERTIES = {
   smallest_int: [-2147483648],
   safe: [Number.MAX_SAFE_INTEGER],
   fraction: [-0.1],
-  huge: [1e300],
+  huge: [amqp.wrap_double(1e300), 1e300],
   date: [DATE],
   before_1970: [new Date("1969-12-31T23:59:59.999Z")],
   long: [amqp.wrap_long(LONG_BYTES), LONG_BYTES],
