@@ -1,7 +1,7 @@
 // The Service Bus emulator as a process, with the entities of `servicebus.json` and a data folder of its own.
 //
-// SERVICEBUS_EMULATOR_BIN names the binary. It takes any free ports and prints them; after `kill` it comes back on the
-// same ports with the same folder, as a user's would after a crash. Whatever happens, it ends with this process.
+// SERVICEBUS_EMULATOR_BIN names the binary. It takes free ports and prints them; after `kill` it comes back on the same
+// port of AMQP with the same folder, as a user's would after a crash. Whatever happens, it ends with this process.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -9,6 +9,7 @@ import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { request } from "node:http";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
@@ -36,6 +37,7 @@ export class Emulator {
   static async start() {
     const emulator = new Emulator();
     running.add(emulator);
+    emulator.amqpPort = await portToComeBackTo();
     await emulator.startAgain();
     return emulator;
   }
@@ -46,7 +48,7 @@ export class Emulator {
     const options = {
       "--config": ENTITIES,
       "--data": join(this.#folder, "data"),
-      "--http-port": this.httpPort,
+      "--http-port": 0,
       "--amqp-port": this.amqpPort,
     };
     const child = spawn(binary, Object.entries(options).flat().map(String), { stdio: ["ignore", "pipe", "pipe"], env: {} });
@@ -108,6 +110,25 @@ export class Emulator {
     outgoing.end(body);
     const [response] = await once(outgoing, "response");
     return { status: response.statusCode, headers: response.headers, body: await buffer(response) };
+  }
+}
+
+let nextPort = 10_000 + Math.floor(20_000 * Math.random());
+
+/** A free port that the system gives to nobody by chance, not even while the emulator is down: its own lie higher. */
+async function portToComeBackTo() {
+  for (;;) {
+    nextPort += 1;
+    const server = createServer().listen(nextPort, "127.0.0.1");
+    try {
+      const port = nextPort;
+      await once(server, "listening");
+      server.close();
+      await once(server, "close");
+      return port;
+    } catch (error) {
+      if (error.code !== "EADDRINUSE") throw error;
+    }
   }
 }
 
