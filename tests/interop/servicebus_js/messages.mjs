@@ -9,6 +9,7 @@ import {
   consume,
   everythingIn,
   Long,
+  PATIENCE_MS,
   serviceBusError,
   take,
   takeOne,
@@ -296,6 +297,22 @@ export const messages = {
     await assert.rejects(receiver.completeMessage(received[0]), /not supported in 'receiveAndDelete' receive mode/);
     assert.deepEqual(bodies(await take(receiver, 1)), ["c"]);
     await assertEmpty(receiver);
+  },
+
+  async drain(bus) {
+    // Who asks for more than there is gets what there is, and nothing of what comes once that has been given up.
+    const [eager, other] = [bus.receiver("plain"), bus.receiver("plain", {}, bus.client())];
+    await bus.sender("plain").sendMessages(["a", "b", "c"].map((body) => ({ body })));
+    const received = await eager.receiveMessages(10, { maxWaitTimeInMs: PATIENCE_MS });
+    assert.deepEqual(bodies(received), ["a", "b", "c"]);
+    assert.deepEqual(await other.receiveMessages(10, { maxWaitTimeInMs: 100 }), []);
+    for (const body of ["d", "e"]) {
+      await bus.sender("plain").sendMessages({ body });
+      const [message] = await consume(body === "d" ? other : eager);
+      assert.deepEqual([message.body, message.deliveryCount], [body, 0]);
+    }
+    for (const message of received) await eager.completeMessage(message);
+    await assertEmpty(eager);
   },
 
   async "large-message"(bus) {
