@@ -74,10 +74,7 @@ pub async fn cancel_scheduled(stage: Stage) {
         .cancel_scheduled_message(numbers[1])
         .await
         .unwrap_err();
-    assert!(
-        format!("{missing:?}").contains("message-not-found"),
-        "{missing:?}"
-    );
+    assert!(format!("{missing:?}").contains("404"), "{missing:?}");
     scheduled.cancel_scheduled_messages([1, 3]).await.unwrap();
     assert_empty(&mut receiver).await;
 }
@@ -121,10 +118,7 @@ pub async fn lock_lost(stage: Stage) {
     assert_eq!(redelivered.delivery_count(), Some(2));
     assert_ne!(redelivered.lock_token(), lost.lock_token());
     let refused = holder.renew_message_lock(&mut lost).await.unwrap_err();
-    assert!(
-        format!("{refused:?}").contains("message-lock-lost"),
-        "{refused:?}"
-    );
+    assert!(format!("{refused:?}").contains("410"), "{refused:?}");
     // The crate does not wait for what comes of it: the message stays with the other receiver, whatever was asked.
     holder.complete_message(&lost).await.unwrap();
     assert_eq!(everything_in(&mut holder).await.len(), 1);
