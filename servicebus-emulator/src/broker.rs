@@ -5,7 +5,7 @@
 //! [`Broker::changes`](crate::journal). There is no clock, no randomness of its own and no input or output here.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -14,19 +14,24 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState,
+    EntityCounts, EntityPath, Error, Limits, Message, MessageState,
+    description::{Description, Remembered},
     entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
     routing::{Arrival, DeadLetterCause},
     sessions::Held,
 };
 
+mod administration;
 mod freezing;
 mod opening;
 mod receiving;
 mod session_locks;
 mod settling;
+mod slots;
 
+#[cfg(test)]
+mod administration_laws;
 #[cfg(test)]
 mod freezing_tests;
 #[cfg(test)]
@@ -58,8 +63,11 @@ pub(crate) struct Broker {
     frozen: Option<Frozen>,
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
-    /// The maximum size of a queue or topic, in bytes.
-    quota: u64,
+    limits: Limits,
+    /// What the topology file says of each entity that it names.
+    in_file: HashMap<Arc<str>, Description>,
+    /// What the management API has made of entities.
+    remembered: BTreeMap<Arc<str>, Remembered>,
     ids: Ids,
     pub(crate) journal: Journal,
 }
@@ -187,14 +195,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Checks what is sent, and gives ids to the messages without one.
-    fn acceptable(
-        &mut self,
-        now: Timestamp,
-        to: &EntityPath,
-        mut messages: Vec<Message>,
-    ) -> Result<(EntityId, Vec<Message>), Error> {
-        self.advance(now);
+    /// The entity with that path, if messages can be sent to it.
+    pub(crate) fn sendable(&self, to: &EntityPath) -> Result<EntityId, Error> {
         let at = self.find(to)?;
         let entity = &self.entities[at.0];
         if matches!(
@@ -205,6 +207,23 @@ impl Broker {
                 "`{to}` takes messages from its topic or queue only: nothing can be sent to it"
             )));
         }
+        if !entity.settings.status.takes_messages() {
+            return Err(Error::EntityDisabled(to.to_string()));
+        }
+        Ok(at)
+    }
+
+    /// Checks what is sent, and gives ids to the messages without one.
+    fn acceptable(
+        &mut self,
+        now: Timestamp,
+        to: &EntityPath,
+        mut messages: Vec<Message>,
+    ) -> Result<(EntityId, Vec<Message>), Error> {
+        self.advance(now);
+        let at = self.sendable(to)?;
+        self.entities[at.0].accessed(now);
+        let entity = &self.entities[at.0];
         let mut size = 0;
         for message in &mut messages {
             if message.message_id.is_none() {
@@ -219,10 +238,11 @@ impl Broker {
             size += message.size();
         }
         // A batch travels as one message, and has the same limit.
-        if size > MAX_MESSAGE_SIZE {
+        let limit = self.limits.max_message_size;
+        if size > limit {
             return Err(Error::MessageTooLarge {
                 entity: to.to_string(),
-                limit: MAX_MESSAGE_SIZE,
+                limit,
             });
         }
         if !self.has_room(at, size as u64) {
@@ -259,7 +279,7 @@ impl Broker {
         let mut counts: Vec<EntityCounts> = self
             .entities
             .iter()
-            .filter(|entity| !entity.path.is_dead_letter())
+            .filter(|entity| !entity.is_deleted() && !entity.path.is_dead_letter())
             .map(|entity| {
                 let (active, locked, scheduled, deferred) = entity.counts();
                 let dead_letter = entity
@@ -314,7 +334,9 @@ impl Broker {
     }
 
     pub(crate) fn has_room(&self, at: EntityId, size: u64) -> bool {
-        self.usage[self.entities[at.0].quota.0].saturating_add(size) <= self.quota
+        let at = self.entities[at.0].quota;
+        let own = self.entities[at.0].settings.max_size;
+        self.usage[at.0].saturating_add(size) <= own.unwrap_or(self.limits.entity_quota)
     }
 
     /// Replaces a message in its entity and in the indexes over all entities.
@@ -362,7 +384,7 @@ impl Broker {
         self.by_key.get(path.key().as_str()).copied()
     }
 
-    fn find(&self, path: &EntityPath) -> Result<EntityId, Error> {
+    pub(crate) fn find(&self, path: &EntityPath) -> Result<EntityId, Error> {
         self.by_key
             .get(path.key().as_str())
             .copied()

@@ -16,6 +16,8 @@ pub(crate) struct Page {
     pub(crate) len: usize,
     ready: usize,
     deferred: usize,
+    /// In bytes.
+    size: u64,
     /// When time first changes one of its messages.
     pub(crate) due: Option<Timestamp>,
 }
@@ -28,6 +30,7 @@ pub(crate) struct Cold {
     len: usize,
     ready: usize,
     deferred: usize,
+    size: u64,
 }
 
 impl Page {
@@ -37,6 +40,7 @@ impl Page {
             len: 0,
             ready: 0,
             deferred: 0,
+            size: 0,
             due: None,
         }
     }
@@ -44,6 +48,7 @@ impl Page {
     pub(crate) fn push(&mut self, sequence: i64, stored: &Stored, due: Option<Timestamp>) {
         self.last = sequence;
         self.len += 1;
+        self.size += stored.size;
         match stored.state() {
             MessageState::Active => self.ready += 1,
             MessageState::Deferred => self.deferred += 1,
@@ -58,6 +63,7 @@ impl Cold {
         self.len += page.len;
         self.ready += page.ready;
         self.deferred += page.deferred;
+        self.size += page.size;
         if page.ready > 0 {
             self.ready_pages.insert(first);
         }
@@ -69,6 +75,7 @@ impl Cold {
         self.len -= page.len;
         self.ready -= page.ready;
         self.deferred -= page.deferred;
+        self.size -= page.size;
         self.ready_pages.remove(&first);
         Some(page)
     }
@@ -110,5 +117,10 @@ impl Cold {
 
     pub(crate) fn deferred(&self) -> usize {
         self.deferred
+    }
+
+    /// In bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 }

@@ -310,6 +310,11 @@ impl Owner {
     fn serve(&mut self, answers: &mut Vec<Answer>) {
         if self.paused.is_none() {
             for place in self.waiting.places() {
+                while let Some(error) = self.broker.turns_away(place.0)
+                    && let Some(waiter) = self.waiting.next(place)
+                {
+                    answers.push(waiter.refused(error));
+                }
                 while self.has_something_for(place)
                     && let Some(waiter) = self.waiting.next(place)
                 {
@@ -416,7 +421,7 @@ fn time_after(last: Timestamp, elapsed: Duration, clock: Timestamp) -> Timestamp
         .max(clock)
 }
 
-fn answer<T: 'static>(reply: Reply<T>, outcome: Result<T, Error>) -> Answer {
+pub(crate) fn answer<T: 'static>(reply: Reply<T>, outcome: Result<T, Error>) -> Answer {
     Box::new(move |failure| {
         let outcome = match failure {
             Some(failure) => Err(failure.clone()),

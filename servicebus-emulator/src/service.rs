@@ -19,25 +19,45 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::{
-    AcceptedSession, Changes, EntityPath, Message, MessageState, Operation, ReceiveMode,
-    ReceivedMessage, Settlement, Topology,
+    AcceptedSession, Changes, EntityPath, MAX_MESSAGE_SIZE, Message, MessageState, Operation,
+    ReceiveMode, ReceivedMessage, Settlement, Topology,
     broker::Broker,
     owner::{Accepted, Command, Delivery, Job, Owner},
     store::Store,
     waiting::{Waiter, Wants},
 };
 
+mod administration;
 #[cfg(test)]
 mod tests;
 
-/// The maximum size of a queue or topic, in bytes, where none is given: the smallest that Azure offers.
-pub const DEFAULT_ENTITY_QUOTA: u64 = 1 << 30;
+/// How much a namespace takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The maximum size of a queue, or of a topic with its subscriptions, dead letters included, in bytes.
+    pub entity_quota: u64,
+    /// The largest message, and the largest batch of messages, in bytes.
+    pub max_message_size: usize,
+}
+
+impl Default for Limits {
+    /// The smallest entity that Azure offers, and a message of the Standard tier.
+    fn default() -> Self {
+        Self {
+            entity_quota: 1 << 30,
+            max_message_size: MAX_MESSAGE_SIZE,
+        }
+    }
+}
 
 /// A handle to the running namespace; clones share it. The namespace closes when the last one is dropped.
+///
+/// What changes something is on its way when the method returns: the future is only the answer.
 #[derive(Clone)]
 pub struct ServiceBus {
     commands: Arc<mpsc::Sender<Command>>,
     store_failure: watch::Receiver<Option<String>>,
+    limits: Limits,
 }
 
 /// Why a command was not carried out.
@@ -65,6 +85,10 @@ pub enum Error {
     MessageTooLarge { entity: String, limit: usize },
     #[error("`{0}` has reached its maximum size")]
     QuotaExceeded(String),
+    #[error("the messaging entity `{0}` is currently disabled")]
+    EntityDisabled(String),
+    #[error("the messaging entity `{0}` already exists")]
+    EntityExists(String),
     #[error("the namespace has been closed")]
     Closed,
     /// The store could not take the change (disk full, for one); nothing was changed.
@@ -96,18 +120,17 @@ pub struct EntityCounts {
 impl ServiceBus {
     /// Opens the namespace with what the data folder holds; without a folder nothing outlives the process.
     pub fn open(topology: &Topology, data: Option<&Path>) -> Result<Self, OpenError> {
-        Self::open_with_quota(topology, data, DEFAULT_ENTITY_QUOTA)
+        Self::open_with(topology, data, Limits::default())
     }
 
-    /// As [`Self::open`], with a maximum size in bytes for each queue and topic (with its subscriptions),
-    /// dead letters included: for those who use the library and want to see a full entity.
-    pub fn open_with_quota(
+    /// As [`Self::open`], with limits of one's own.
+    pub fn open_with(
         topology: &Topology,
         data: Option<&Path>,
-        entity_quota: u64,
+        limits: Limits,
     ) -> Result<Self, OpenError> {
-        let mut broker = Broker::new(topology, entity_quota, Box::new(Uuid::new_v4))
-            .map_err(OpenError::Topology)?;
+        let mut broker =
+            Broker::new(topology, limits, Box::new(Uuid::new_v4)).map_err(OpenError::Topology)?;
         let folder = data.map_or_else(String::new, |folder| folder.display().to_string());
         let store = data.map(Store::open).transpose()?;
         if let Some(store) = &store {
@@ -128,13 +151,13 @@ impl ServiceBus {
                 .map_err(|reason| store.unusable(reason))?;
         }
         broker.committed();
-        Self::start(broker, store).map_err(|error| OpenError::Data {
+        Self::start(broker, store, limits).map_err(|error| OpenError::Data {
             folder,
             reason: format!("no thread could be started for it: {error}"),
         })
     }
 
-    fn start(broker: Broker, store: Option<Store>) -> io::Result<Self> {
+    fn start(broker: Broker, store: Option<Store>, limits: Limits) -> io::Result<Self> {
         let (sender, commands) = mpsc::channel();
         let handle = Arc::new(sender);
         let (failed, store_failure) = watch::channel(None);
@@ -150,7 +173,13 @@ impl ServiceBus {
         Ok(Self {
             commands: handle,
             store_failure,
+            limits,
         })
+    }
+
+    /// The largest message that is taken, in bytes.
+    pub fn max_message_size(&self) -> usize {
+        self.limits.max_message_size
     }
 
     /// Ends the namespace, for all handles: what waits is answered with [`Error::Closed`]. When this
@@ -167,6 +196,10 @@ impl ServiceBus {
         while store_failure.changed().await.is_ok() {}
     }
 
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.store_failure.has_changed().is_err()
     }
@@ -178,33 +211,34 @@ impl ServiceBus {
     }
 
     /// Takes all of the messages or none, and answers once they are durable.
-    pub async fn send(&self, to: &EntityPath, messages: Vec<Message>) -> Result<(), Error> {
+    pub fn send(
+        &self,
+        to: &EntityPath,
+        messages: Vec<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let to = to.clone();
         self.change(move |broker, now| broker.send(now, &to, messages))
-            .await
     }
 
     /// Takes all of the messages or none, each for its `scheduled_enqueue_time`; answers the sequence numbers by which
     /// they can be cancelled (0 for a duplicate, which is not kept).
-    pub async fn schedule(
+    pub fn schedule(
         &self,
         to: &EntityPath,
         messages: Vec<Message>,
-    ) -> Result<Vec<i64>, Error> {
+    ) -> impl Future<Output = Result<Vec<i64>, Error>> + Send + use<> {
         let to = to.clone();
         self.change(move |broker, now| broker.schedule(now, &to, messages))
-            .await
     }
 
     /// Takes back all of those scheduled messages or none.
-    pub async fn cancel_scheduled(
+    pub fn cancel_scheduled(
         &self,
         entity: &EntityPath,
         sequence_numbers: Vec<i64>,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let entity = entity.clone();
         self.change(move |broker, now| broker.cancel_scheduled(now, &entity, &sequence_numbers))
-            .await
     }
 
     /// The next message, waiting for it up to `wait`; `None` when none came. Those who wait are served in the
@@ -262,44 +296,52 @@ impl ServiceBus {
     }
 
     /// Does with the locked message what its receiver says.
-    pub async fn settle(
+    pub fn settle(
         &self,
         from: &EntityPath,
         lock_token: Uuid,
         settlement: Settlement,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let from = from.clone();
         self.change(move |broker, now| broker.settle(now, &from, lock_token, settlement))
-            .await
     }
 
     /// Removes the locked message.
-    pub async fn complete(&self, from: &EntityPath, lock_token: Uuid) -> Result<(), Error> {
-        self.settle(from, lock_token, Settlement::Complete).await
-    }
-
-    /// Gives the locked message back at once; at the maximum delivery count it is dead-lettered.
-    pub async fn abandon(&self, from: &EntityPath, lock_token: Uuid) -> Result<(), Error> {
-        let changes = Changes::new();
-        let settlement = Settlement::Abandon { changes };
-        self.settle(from, lock_token, settlement).await
-    }
-
-    /// Holds the lock for another lock duration; answers until when.
-    pub async fn renew_lock(
+    pub fn complete(
         &self,
         from: &EntityPath,
         lock_token: Uuid,
-    ) -> Result<Timestamp, Error> {
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        self.settle(from, lock_token, Settlement::Complete)
+    }
+
+    /// Gives the locked message back at once; at the maximum delivery count it is dead-lettered.
+    pub fn abandon(
+        &self,
+        from: &EntityPath,
+        lock_token: Uuid,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let changes = Changes::new();
+        let settlement = Settlement::Abandon { changes };
+        self.settle(from, lock_token, settlement)
+    }
+
+    /// Holds the lock for another lock duration; answers until when.
+    pub fn renew_lock(
+        &self,
+        from: &EntityPath,
+        lock_token: Uuid,
+    ) -> impl Future<Output = Result<Timestamp, Error>> + Send + use<> {
         let from = from.clone();
         self.change(move |broker, now| broker.renew_lock(now, &from, lock_token))
-            .await
     }
 
     /// Carries out all of the operations, in order, or none.
-    pub async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+    pub fn transact(
+        &self,
+        operations: Vec<Operation>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.change(move |broker, now| broker.transact(now, operations))
-            .await
     }
 
     /// Locks that session; without a name the next one that is free and has messages, waiting for it up to `wait`.
@@ -382,6 +424,30 @@ impl ServiceBus {
         let _ = self.commands.send(Command::Do(job));
     }
 
+    /// Whether the entity is there and takes messages.
+    pub(crate) async fn check_sender(&self, to: &EntityPath) -> Result<(), Error> {
+        let to = to.clone();
+        self.look(move |broker, _| broker.sendable(&to).map(drop))
+            .await
+    }
+
+    /// Whether a receiver can be opened on the entity, outside of sessions.
+    pub(crate) async fn check_receiver(&self, from: &EntityPath) -> Result<(), Error> {
+        let from = from.clone();
+        self.look(move |broker, _| {
+            let at = broker.receivable(&from)?;
+            broker.check_session_use(at, false)
+        })
+        .await
+    }
+
+    /// Whether the entity is there.
+    pub(crate) async fn check_entity(&self, entity: &EntityPath) -> Result<(), Error> {
+        let entity = entity.clone();
+        self.look(move |broker, _| broker.find(&entity).map(drop))
+            .await
+    }
+
     /// Every queue, topic and subscription, by name.
     pub async fn entities(&self) -> Result<Vec<EntityCounts>, Error> {
         self.look(|broker, _| Ok(broker.entities())).await
@@ -421,14 +487,25 @@ impl ServiceBus {
             .await
     }
 
-    /// Has something carried out that may change something.
-    async fn change<T: Send + 'static>(
+    /// Has something carried out that may change something. It is on its way when this returns, so that what one caller
+    /// asks for one after the other is carried out in that order, however the answers are awaited.
+    fn change<T, Work>(
         &self,
-        work: impl FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        work: Work,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T, Work>
+    where
+        T: Send + 'static,
+        Work: FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Do(Job::new(true, reply, work)), answer)
-            .await
+        let sent = self
+            .commands
+            .send(Command::Do(Job::new(true, reply, work)))
+            .map_err(|_| Error::Closed);
+        async move {
+            sent?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
     }
 
     /// Has something answered that changes nothing, and so works even while nothing can be stored.

@@ -20,6 +20,7 @@ use redb::{
 use crate::{
     OpenError,
     broker::{Frozen, Item},
+    description::Remembered,
     entity::Record,
     journal::Change,
 };
@@ -30,7 +31,7 @@ const FILE: &str = "servicebus.redb";
 const CACHE: usize = 16 << 20;
 
 /// Rises with every change of what the tables hold.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
 /// (entity, sequence number) to the encoded [`Record`].
@@ -42,6 +43,8 @@ const SEEN: TableDefinition<'_, (&str, &str), i128> = TableDefinition::new("seen
 /// (entity, session) to its encoded state and when that was set.
 const SESSION_STATES: TableDefinition<'_, (&str, &str), &[u8]> =
     TableDefinition::new("session-states");
+/// Entity to what the management API has made of it, encoded.
+const ENTITIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entities");
 
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -202,6 +205,7 @@ fn create(database: &Database) -> Result<(), redb::Error> {
     transaction.open_table(LAST_SEQUENCES)?;
     transaction.open_table(SEEN)?;
     transaction.open_table(SESSION_STATES)?;
+    transaction.open_table(ENTITIES)?;
     transaction.commit()?;
     Ok(())
 }
@@ -211,6 +215,20 @@ fn read(
     take: &mut impl FnMut(Item) -> Result<(), String>,
 ) -> Result<(), String> {
     let transaction = database.begin_read().map_err(damaged)?;
+    let mut remembered = Vec::new();
+    for entry in transaction
+        .open_table(ENTITIES)
+        .map_err(damaged)?
+        .iter()
+        .map_err(damaged)?
+    {
+        let (entity, value) = entry.map_err(damaged)?;
+        let entity = entity.value();
+        let record = postcard::from_bytes::<Remembered>(value.value())
+            .map_err(|_| unreadable(format_args!("the description of `{entity}`")))?;
+        remembered.push((entity.to_owned(), record));
+    }
+    take(Item::Entities(remembered))?;
     for entry in transaction
         .open_table(LAST_SEQUENCES)
         .map_err(damaged)?
@@ -293,6 +311,7 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
         let mut last_sequences = transaction.open_table(LAST_SEQUENCES)?;
         let mut seen = transaction.open_table(SEEN)?;
         let mut session_states = transaction.open_table(SESSION_STATES)?;
+        let mut entities = transaction.open_table(ENTITIES)?;
         for change in changes {
             match change {
                 Change::Put {
@@ -319,6 +338,31 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
                 }
                 Change::Forget { entity, message_id } => {
                     seen.remove((&**entity, &**message_id))?;
+                }
+                Change::Clear { entity } => {
+                    let entity = &**entity;
+                    let sequences = (entity, i64::MIN)..=(entity, i64::MAX);
+                    messages.retain_in(sequences, |_, _| false)?;
+                    last_sequences.remove(entity)?;
+                    // The least name that comes after all pairs with this one.
+                    let after = format!("{entity}\0");
+                    let pairs = (entity, "")..(after.as_str(), "");
+                    seen.retain_in(pairs.clone(), |_, _| false)?;
+                    session_states.retain_in(pairs, |_, _| false)?;
+                }
+                Change::Remember {
+                    entity,
+                    record: Some(record),
+                } => {
+                    let bytes = postcard::to_allocvec(&**record)
+                        .map_err(|error| StorageError::Corrupted(error.to_string()))?;
+                    entities.insert(&**entity, bytes.as_slice())?;
+                }
+                Change::Remember {
+                    entity,
+                    record: None,
+                } => {
+                    entities.remove(&**entity)?;
                 }
                 Change::SessionState {
                     entity,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Broker,
-    random::{Disk, QUOTA, Step, apply, freeze_into, restarted, snapshot, step},
+    random::{Disk, LIMITS, Step, apply, freeze_into, restarted, snapshot, step},
 };
 use crate::{
     Changes, Error, Message, MessageState, Operation, ReceiveMode, ReceivedMessage, Settlement,
@@ -136,7 +136,8 @@ struct Laws {
 impl Laws {
     /// With `frozen`, nearly everything is left to the disk.
     fn new(frozen: bool) -> Self {
-        let mut broker = Broker::new(&namespace(), QUOTA, counted_ids()).expect("a valid topology");
+        let mut broker =
+            Broker::new(&namespace(), LIMITS, counted_ids()).expect("a valid topology");
         let disk = Arc::default();
         if frozen {
             freeze_into(&mut broker, &disk);
@@ -536,7 +537,7 @@ fn the_laws_hold(steps: Vec<(LawStep, bool)>, frozen: bool) -> Result<(), TestCa
             let mut other = Laws {
                 broker: std::mem::replace(
                     &mut laws.broker,
-                    Broker::new(&namespace(), QUOTA, counted_ids()).expect("a valid topology"),
+                    Broker::new(&namespace(), LIMITS, counted_ids()).expect("a valid topology"),
                 ),
                 ..Laws::new(false)
             };
@@ -582,7 +583,7 @@ proptest! {
             laws.take_any(*step)?;
         }
         // The disk takes the changes and reports an error all the same.
-        let mut torn = Broker::new(&namespace(), QUOTA, counted_ids()).expect("a valid topology");
+        let mut torn = Broker::new(&namespace(), LIMITS, counted_ids()).expect("a valid topology");
         std::mem::swap(&mut torn, &mut laws.broker);
         for change in torn.changes() {
             apply(&mut laws.disk(), change);

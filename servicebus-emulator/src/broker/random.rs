@@ -12,14 +12,18 @@ use uuid::Uuid;
 
 use super::{Broker, Frozen, Item};
 use crate::{
-    Changes, EntityPath, Error, Settlement, Topology,
+    Changes, EntityPath, Error, Limits, Settlement, Topology,
+    description::Remembered,
     entity::{EntityId, Record, Stored},
     journal::Change,
     sample::counted_ids,
     sessions::Held,
 };
 
-pub(super) const QUOTA: u64 = 1 << 30;
+pub(super) const LIMITS: Limits = Limits {
+    entity_quota: 1 << 30,
+    max_message_size: 262_144,
+};
 
 /// What a store would hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +32,7 @@ pub(super) struct Disk {
     pub(super) last_sequences: BTreeMap<String, i64>,
     pub(super) seen: BTreeMap<(String, String), Timestamp>,
     pub(super) session_states: BTreeMap<(String, String), (Bytes, Timestamp)>,
+    pub(super) entities: BTreeMap<String, Remembered>,
 }
 
 impl Disk {
@@ -56,7 +61,13 @@ impl Disk {
             .map(|((entity, id), (state, updated))| {
                 Item::SessionState(entity.clone(), id.clone(), state.clone(), *updated)
             });
-        last.chain(messages).chain(seen).chain(states).collect()
+        let entities = Item::Entities(self.entities.clone().into_iter().collect());
+        std::iter::once(entities)
+            .chain(last)
+            .chain(messages)
+            .chain(seen)
+            .chain(states)
+            .collect()
     }
 
     fn records(&self, entity: &str, first: i64, last: i64) -> Vec<(i64, Record)> {
@@ -94,6 +105,20 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
         Change::Forget { entity, message_id } => {
             disk.seen
                 .remove(&(entity.to_string(), message_id.to_string()));
+        }
+        Change::Clear { entity } => {
+            let is_other = |name: &String| **name != *entity;
+            disk.messages.retain(|(name, _), _| is_other(name));
+            disk.last_sequences.retain(|name, _| is_other(name));
+            disk.seen.retain(|(name, _), _| is_other(name));
+            disk.session_states.retain(|(name, _), _| is_other(name));
+        }
+        Change::Remember { entity, record } => {
+            let entity = entity.to_string();
+            match record {
+                Some(record) => disk.entities.insert(entity, *record),
+                None => disk.entities.remove(&entity),
+            };
         }
         Change::SessionState {
             entity,
@@ -172,6 +197,9 @@ pub(super) fn snapshot(broker: &mut Broker) -> Snapshot {
     let mut due = broker.due.clone();
     let mut page_due = BTreeSet::new();
     for (index, entity) in broker.entities.iter().enumerate() {
+        if entity.is_deleted() {
+            continue;
+        }
         let name = entity.key.to_string();
         for (first, page) in entity.cold.pages() {
             let frozen = broker.frozen.as_mut().expect("a place for pages");
@@ -208,10 +236,13 @@ pub(super) fn snapshot(broker: &mut Broker) -> Snapshot {
         for (session, held) in entity.sessions.all_held() {
             if let Some(state) = held.state.clone().zip(held.updated) {
                 disk.session_states
-                    .insert((name.clone(), session.clone()), state);
+                    .insert((name.clone(), session.to_string()), state);
             }
-            sessions.insert((name.clone(), session), held);
+            sessions.insert((name.clone(), session.to_string()), held.clone());
         }
+    }
+    for (entity, record) in &broker.remembered {
+        disk.entities.insert(entity.to_string(), record.clone());
     }
     assert_eq!(broker.page_due, page_due);
     Snapshot {
@@ -220,7 +251,11 @@ pub(super) fn snapshot(broker: &mut Broker) -> Snapshot {
         sessions,
         due,
         session_due: broker.session_due.clone(),
-        usage: broker.usage.clone(),
+        // A slot whose entity is gone stays, empty.
+        usage: (broker.entities.iter().zip(&broker.usage))
+            .filter(|(entity, _)| !entity.is_deleted())
+            .map(|(_, usage)| *usage)
+            .collect(),
     }
 }
 
@@ -267,5 +302,5 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// An empty broker that goes on counting where the old one stopped: random ids do not repeat either.
 pub(super) fn restarted(topology: &Topology, broker: &mut Broker) -> Broker {
     let ids = std::mem::replace(&mut broker.ids, counted_ids());
-    Broker::new(topology, QUOTA, ids).expect("a valid topology")
+    Broker::new(topology, LIMITS, ids).expect("a valid topology")
 }

@@ -36,6 +36,7 @@ impl Broker {
         self.advance(now);
         let at = self.receivable(from)?;
         self.check_session_use(at, session.is_some())?;
+        self.entities[at.0].accessed(now);
         let mut received = Vec::new();
         let mut bytes = 0;
         while received.len() < most
@@ -129,6 +130,9 @@ impl Broker {
             return Err(Error::NotSupported(format!(
                 "`{from}` is a topic: messages are received from its subscriptions"
             )));
+        }
+        if !entity.settings.status.gives_messages() {
+            return Err(Error::EntityDisabled(from.to_string()));
         }
         // Azure refuses a receiver on an entity with auto-forwarding.
         if let Some(target) = &entity.settings.forward_to

@@ -7,13 +7,17 @@ use uuid::Uuid;
 
 use super::{Broker, random::Disk};
 use crate::{
-    EntityPath, Error, Message, MessageState, ReceiveMode, ReceivedMessage, Topology, Value,
+    EntityPath, Error, Limits, Message, MessageState, ReceiveMode, ReceivedMessage, Topology,
+    Value,
     rule::Rule,
     sample::{at, counted_ids, forwarding, message, path, queue, queues, subscription, topic},
     topology::{Queue, Subscription},
 };
 
-const QUOTA: u64 = 1 << 20;
+const LIMITS: Limits = Limits {
+    entity_quota: 1 << 20,
+    max_message_size: 262_144,
+};
 
 fn rule(filter: &str, action: Option<&str>) -> Rule {
     Rule::sql(filter, filter, action).expect("valid SQL")
@@ -27,7 +31,7 @@ pub(super) struct Bus {
 impl Bus {
     pub(super) fn new(topology: &Topology) -> Self {
         Self {
-            broker: Broker::new(topology, QUOTA, counted_ids()).expect("a valid topology"),
+            broker: Broker::new(topology, LIMITS, counted_ids()).expect("a valid topology"),
             now: at(0),
         }
     }
