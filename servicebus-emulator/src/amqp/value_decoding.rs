@@ -16,7 +16,7 @@ use super::fields::Fields;
 /// How deep lists, maps, arrays and described values may be nested. Clients nest about eight deep.
 const MAX_DEPTH: usize = 32;
 /// How many elements an array may have whose elements take no bytes, so that no size limits them.
-const MAX_EMPTY_ELEMENTS: u32 = 1024;
+const MAX_EMPTY_ELEMENTS: u32 = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
