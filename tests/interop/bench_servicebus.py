@@ -9,11 +9,11 @@ they are for comparing one build with another. Not a test, and no part of the ga
 
 import argparse
 import time
+from importlib.metadata import version
 
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
 
 from servicebus_emulator import ServicebusEmulator
-from servicebus_sdk import VERSION
 
 QUEUE = "load"
 BODY = bytes(100)
@@ -27,7 +27,7 @@ def main():
     arguments = arguments.parse_args()
     started = time.perf_counter()
     with ServicebusEmulator() as emulator:
-        print(f"azure-servicebus {VERSION} (synchronous), bodies of {len(BODY)} bytes, durable")
+        print(f"azure-servicebus {version('azure-servicebus')} (synchronous), bodies of {len(BODY)} bytes, durable")
         print(f"ready after {1000 * (time.perf_counter() - started):.0f} ms, {memory(emulator)} idle")
         print(f"{'':<24}{'messages':>10}{'per second':>12}{'memory':>12}")
         with ServiceBusClient.from_connection_string(emulator.connection_string) as client:

@@ -19,7 +19,7 @@ from orderup import Orderup
 from prism import Prism
 from server_process import ServerProcess
 from servicebus_emulator import ServicebusEmulator
-from servicebus_results import CLIENTS
+from servicebus_results import CLIENTS, write_results
 from servicebus_sdk import Bus
 from webhook_receiver import WebhookReceiver
 
@@ -41,7 +41,6 @@ def pytest_pyfunc_call(pyfuncitem):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    record_step(item, report)
     # A test's own setup and call belong together.
     if report.failed or call.when != "setup":
         for server in ServerProcess.running:
@@ -51,18 +50,25 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def record_step(item, report):
-    """Puts the outcome of a test into the column of the client that it was about."""
-    if report.when == "call" or report.failed:
+def pytest_collection_modifyitems(items):
+    # What a report of a test says of its steps also reaches the process that others run tests for.
+    for item in items:
         for mark in item.iter_markers("step"):
             client = mark.kwargs.get("client") or item.callspec.params["sdk"]
-            CLIENTS[client].record(mark.args[0], report.passed)
+            item.user_properties.append(("step", (mark.args[0], client)))
 
 
-def pytest_sessionfinish():
-    for client in CLIENTS.values():
-        if client.was_here:
-            client.write()
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.failed:
+        for name, value in report.user_properties:
+            if name == "step":
+                step, client = value
+                CLIENTS[client].record(step, report.passed)
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):
+        write_results()
 
 
 def pytest_keyboard_interrupt():

@@ -1,4 +1,4 @@
-"""What each client of the Service Bus emulator could do, step by step, for the table that `servicebus_table.py` prints.
+"""What each client of the local Service Bus could do, step by step, for the table that `servicebus_table.py` prints.
 
 A test says with the mark `step` what it shows: `@pytest.mark.step("defer")`. A step passes when all of its tests, which
 are in one suite, pass. There is one file per client; each suite puts its steps into it. Suites in other languages write
@@ -6,8 +6,9 @@ the same.
 """
 
 import json
+from importlib.metadata import version
 
-from server_process import INTEROP
+from server_process import INTEROP, MODULES
 
 FOLDER = INTEROP.parent.parent / "target" / "interop" / "servicebus-table"
 NOT_IN_THE_SDK = "not in the SDK"
@@ -22,34 +23,72 @@ message-too-large admin-entities admin-rules
 """.split()
 
 
-# By the name of its file.
-CLIENTS: dict[str, "Client"] = {}
-
-
 class Client:
     """One client's column. That of an SDK has every step; one that no test has run for is a failure."""
 
-    def __init__(self, name: str, client: str, version: str, steps=(), not_in_the_sdk=(), notes=()):
-        CLIENTS[name] = self
-        self.file = FOLDER / f"{name}.json"
-        self.client = client
+    def __init__(self, name: str, version, steps=(), not_in_the_sdk=(), notes=()):
+        self.name = name
+        # A function: not every suite has every client installed.
         self.version = version
         self.expected = list(steps)
-        not_in_the_sdk = dict(not_in_the_sdk)
-        self.steps = dict.fromkeys(not_in_the_sdk, NOT_IN_THE_SDK)
-        self.notes = {**dict(notes), **not_in_the_sdk}
-        self.was_here = False
+        self.not_in_the_sdk = dict(not_in_the_sdk)
+        self.notes = {**dict(notes), **self.not_in_the_sdk}
+        self.steps: dict[str, str] = {}
 
     def record(self, step: str, passed: bool):
-        self.was_here = True
-        assert self.steps.get(step) != NOT_IN_THE_SDK, f"{step} is said not to be in the SDK"
+        assert step not in self.not_in_the_sdk, f"{step} is said not to be in the SDK"
         if self.steps.get(step) != "fail":
             self.steps[step] = "pass" if passed else "fail"
 
-    def write(self):
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        before = json.loads(self.file.read_text()) if self.file.exists() else {"version": self.version, "steps": {}}
-        kept = before["steps"] if before["version"] == self.version else {}
-        steps = {**dict.fromkeys(self.expected, "fail"), **kept, **self.steps}
-        column = {"client": self.client, "version": self.version, "steps": steps, "notes": self.notes}
-        self.file.write_text(json.dumps(column, indent=2) + "\n")
+    def write(self, file):
+        version = self.version()
+        before = json.loads(file.read_text()) if file.exists() else {}
+        steps = {
+            **dict.fromkeys(self.expected, "fail"),
+            **(before["steps"] if before.get("version") == version else {}),
+            **self.steps,
+            **dict.fromkeys(self.not_in_the_sdk, NOT_IN_THE_SDK),
+        }
+        column = {"client": self.name, "version": version, "steps": steps, "notes": self.notes}
+        file.write_text(json.dumps(column, indent=2) + "\n")
+
+
+def write_results():
+    """Leaves what the tests of this run recorded."""
+    for name, client in CLIENTS.items():
+        if client.steps:
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            client.write(FOLDER / f"{name}.json")
+
+
+def python_client(package: str) -> Client:
+    administration = (
+        "the administration clients have `https://` built in, whatever the connection string says; "
+        "a transport, as azure-core lets one be given, sends their requests over plain HTTP"
+    )
+    return Client(
+        package,
+        lambda: version("azure-servicebus"),
+        STEPS,
+        not_in_the_sdk={
+            "transactions": "azure-servicebus has no transactions",
+            "rules": "azure-servicebus knows rules through its administration client only",
+        },
+        notes={
+            "abandon-with-properties": "abandon_message takes no properties to change; the rest of the step is shown",
+            "admin-entities": administration,
+            "admin-rules": administration,
+        },
+    )
+
+
+def installed_version(module: str) -> str:
+    return json.loads((MODULES / module / "package.json").read_text())["version"]
+
+
+# By the names of their files.
+CLIENTS = {
+    "python-sync": python_client("azure-servicebus"),
+    "python-async": python_client("azure-servicebus.aio"),
+    "rhea": Client("rhea", lambda: installed_version("rhea")),
+}

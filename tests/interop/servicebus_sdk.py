@@ -10,7 +10,6 @@ import functools
 import gc
 import warnings
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 
 import azure.servicebus
 import azure.servicebus.aio
@@ -21,24 +20,6 @@ from azure.servicebus import ServiceBusReceivedMessage
 
 from loopback import PATIENCE_SECONDS
 from servicebus_emulator import ServicebusEmulator
-from servicebus_results import STEPS, Client
-
-VERSION = version("azure-servicebus")
-NOT_IN_THE_SDK = {
-    "transactions": "azure-servicebus has no transactions",
-    "rules": "azure-servicebus knows rules through its administration client only",
-}
-ADMINISTRATION = (
-    "the administration clients have `https://` built in, whatever the connection string says; "
-    "a transport, as azure-core lets one be given, sends their requests over plain HTTP"
-)
-NOTES = {
-    "abandon-with-properties": "abandon_message takes no properties to change; the rest of the step is shown",
-    "admin-entities": ADMINISTRATION,
-    "admin-rules": ADMINISTRATION,
-}
-Client("python-sync", "azure-servicebus", VERSION, STEPS, NOT_IN_THE_SDK, NOTES)
-Client("python-async", "azure-servicebus.aio", VERSION, STEPS, NOT_IN_THE_SDK, NOTES)
 
 MINUTE = timedelta(minutes=1)
 # The entities' own, as `servicebus.json` names none.
@@ -83,6 +64,10 @@ class Awaited:
         if name in AT_ONCE:
             return lambda *arguments, **options: Awaited(member(*arguments, **options), self._threads)
         return functools.partial(self._run, member)
+
+    async def __aenter__(self):
+        await self._run(self._inner.__enter__)
+        return self
 
     async def __aiter__(self):
         end = object()
@@ -190,6 +175,11 @@ def now() -> datetime:
 async def until(time: datetime):
     """Waits for something that the service does at a time and no client is told of."""
     await asyncio.sleep(max(0.0, (time - now()).total_seconds()))
+
+
+async def open_all(*links):
+    """Attaches links; otherwise the first use of each does so, out of its own time."""
+    await asyncio.gather(*(link.__aenter__() for link in links))
 
 
 async def take(receiver, count: int = 1) -> list[ServiceBusReceivedMessage]:

@@ -48,11 +48,13 @@ export async function tokens_that_are_refused(port) {
     sharedAccessSignature(audience, { key: "WRONG_KEY_VALUE" }),
     sharedAccessSignature(audience, { keyName: "SomebodyElse" }),
     sharedAccessSignature(audience, { expiry }),
-    sharedAccessSignature(`amqp://localhost:${port}/txn-a`),
     "SharedAccessSignature nonsense",
   ]) {
     assert.equal(await putToken(peer, audience, token), 401, token);
   }
+  // One for something else opens that, whatever it is said to be for.
+  assert.equal(await putToken(peer, audience, sharedAccessSignature(`amqp://localhost:${port}/txn-a`)), 202);
+  await peer.sender("txn-a");
   assert.equal((await failureOf(peer.sender("plain"))).condition, "amqp:unauthorized-access");
   await peer.close();
 }
@@ -124,7 +126,7 @@ export async function a_lost_connection_settles_nothing(port) {
   await sendAll(peer, "short-lock", ["mine"]);
   const [mine] = await take(await peer.receiver("short-lock"));
   const lost = Date.now();
-  peer.connection.socket.destroy();
+  peer.connection.socket.destroy(new Error("lost"));
   const other = await Peer.connect(port);
   const receiver = await other.receiver("short-lock");
   assert.deepEqual(await drain(receiver, 1), []);

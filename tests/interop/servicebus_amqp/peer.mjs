@@ -41,6 +41,8 @@ export function event(emitter, name, failures = [], matches = () => true) {
       done();
       reject(new Error(`waited ${PATIENCE_MS} ms for ${name}`));
     }, PATIENCE_MS);
+    // Nobody waits for it when there is no connection left.
+    timer.unref();
     on(name, (context) => {
       if (!matches(context)) return;
       done();
@@ -168,9 +170,8 @@ export class Peer {
       ...options,
     });
     const failures = ["receiver_error", "receiver_close"];
-    const { receiver: opened } = await event(receiver, "receiver_open", failures);
-    // One without a source is about to be detached with the reason.
-    if (!opened.source) await event(receiver, "receiver_close", ["receiver_error"]);
+    // One without a source, which rhea keeps as an AMQP null, is about to be detached with the reason.
+    await event(receiver, "receiver_open", failures, () => receiver.source?.value);
     return receiver;
   }
 }

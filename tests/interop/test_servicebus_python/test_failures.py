@@ -11,7 +11,7 @@ from azure.servicebus.exceptions import (
     ServiceBusAuthenticationError,
 )
 
-from servicebus_sdk import assert_empty, bodies, body, everything_in, now, take, take_one
+from servicebus_sdk import assert_empty, bodies, body, everything_in, now, open_all, take, take_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # as in Bus.close
 
@@ -33,6 +33,7 @@ async def test_hundred_receivers(bus):
                 mine += 1
         return mine
 
+    await open_all(*receivers)
     workers = [asyncio.create_task(work(receiver)) for receiver in receivers]
     await bus.sender("many").send_messages([ServiceBusMessage(text) for text in sent])
     shares = await asyncio.gather(*workers)

@@ -25,6 +25,7 @@ from servicebus_sdk import (
     body,
     everything_in,
     now,
+    open_all,
     take,
     take_one,
     until,
@@ -323,6 +324,7 @@ async def test_cancel_scheduled(bus):
 @pytest.mark.step("renew-lock")
 async def test_renew_lock(bus):
     sender, receiver, other = bus.sender("short-lock"), bus.receiver("short-lock"), bus.receiver("short-lock")
+    await open_all(sender, receiver, other)
     await sender.send_messages(ServiceBusMessage("slow"))
     message = await take_one(receiver)
     first_end = message.locked_until_utc
