@@ -3,7 +3,8 @@
 // It is measured on one machine that runs both, so that the numbers say as much about the client as about the emulator:
 // they are for comparing one build with another. Not a test, and no part of the gate.
 //
-//     SERVICEBUS_EMULATOR_BIN=target/release/servicebus-emulator node tests/interop/bench_servicebus.mjs [messages [batched]]
+//     SERVICEBUS_EMULATOR_BIN=target/release/servicebus-emulator node tests/interop/bench_servicebus.mjs [messages]
+//         [messages sent in batches]
 
 import { readFileSync } from "node:fs";
 
@@ -29,7 +30,9 @@ await sender.createMessageBatch();
 await measure("send one by one", messages, async () => {
   for (let sent = 0; sent < messages; sent += 1) await sender.sendMessages({ body: BODY });
 });
-await measure(`send ${IN_FLIGHT} at a time`, messages, () => inFlight(messages, () => sender.sendMessages({ body: BODY })));
+await measure(`send ${IN_FLIGHT} at a time`, messages, () =>
+  inFlight(messages, () => sender.sendMessages({ body: BODY })),
+);
 await measure(`send batches of ${BATCH}`, batched, async () => {
   for (let sent = 0; sent < batched; sent += BATCH) {
     await sender.sendMessages(Array.from({ length: BATCH }, () => ({ body: BODY })));
@@ -37,7 +40,7 @@ await measure(`send batches of ${BATCH}`, batched, async () => {
 });
 const waiting = 2 * messages + batched;
 await measure("receive and complete", waiting, async () => {
-  for (let received = 0; received < waiting; ) {
+  for (let received = 0; received < waiting;) {
     const batch = await receiver.receiveMessages(Math.min(BATCH, waiting - received), { maxWaitTimeInMs: PATIENCE_MS });
     if (batch.length === 0) throw new Error(`${waiting - received} messages never came`);
     await Promise.all(batch.map((message) => receiver.completeMessage(message)));
@@ -50,7 +53,11 @@ async function measure(what, count, work) {
   const begin = performance.now();
   await work();
   const perSecond = Math.round((1_000 * count) / (performance.now() - begin));
-  const cells = [count.toLocaleString("en").padStart(10), perSecond.toLocaleString("en").padStart(12), memory().padStart(12)];
+  const cells = [
+    count.toLocaleString("en").padStart(10),
+    perSecond.toLocaleString("en").padStart(12),
+    memory().padStart(12),
+  ];
   console.log(what.padEnd(24) + cells.join(""));
 }
 

@@ -1,5 +1,5 @@
-// The scripted steps of the Service Bus emulator with `@azure/service-bus`, one test each; every step has an emulator of
-// its own, so that they run at the same time. `node --test servicebus.test.mjs` with SERVICEBUS_EMULATOR_BIN.
+// The scripted steps of the Service Bus emulator with `@azure/service-bus`, one test each. Every step has an emulator of
+// its own, so that they run at the same time: `node --test servicebus.test.mjs` with SERVICEBUS_EMULATOR_BIN.
 
 import { after, describe, it } from "node:test";
 

@@ -31,8 +31,12 @@ function assertHas(object, expected) {
 async function queues(bus, administration) {
   assert.deepEqual(await all(administration.listQueues()), names(Queues));
   const paged = [];
-  for await (const page of administration.listQueues().byPage({ maxPageSize: 10 })) paged.push(page.map(({ name }) => name));
-  assert.deepEqual(paged.map((page) => page.length), [10, 10, Queues.length - 20]);
+  for await (const page of administration.listQueues().byPage({ maxPageSize: 10 }))
+    paged.push(page.map(({ name }) => name));
+  assert.deepEqual(
+    paged.map((page) => page.length),
+    [10, 10, Queues.length - 20],
+  );
   assert.deepEqual(paged.flat().sort(), names(Queues));
   assertHas(await administration.getQueue("dedup"), {
     name: "dedup",
@@ -66,7 +70,10 @@ async function queues(bus, administration) {
     deadLetteringOnMessageExpiration: true,
     userMetadata: "mine & <yours>: «Zürich»",
   };
-  const created = await administration.createQueue("created", { ...options, forwardDeadLetteredMessagesTo: "dead-letters" });
+  const created = await administration.createQueue("created", {
+    ...options,
+    forwardDeadLetteredMessagesTo: "dead-letters",
+  });
   assertHas(created, { name: "created", ...options });
   assert.match(created.forwardDeadLetteredMessagesTo, /(^|\/)dead-letters$/);
   assert.deepEqual({ ...(await administration.getQueue("created")) }, { ...created });
@@ -142,7 +149,12 @@ async function topics(bus, administration) {
     defaultMessageTimeToLive: "PT2H",
     userMetadata: "m",
   });
-  assertHas(topic, { name: "created-topic", requiresDuplicateDetection: true, defaultMessageTimeToLive: "PT2H", userMetadata: "m" });
+  assertHas(topic, {
+    name: "created-topic",
+    requiresDuplicateDetection: true,
+    defaultMessageTimeToLive: "PT2H",
+    userMetadata: "m",
+  });
   assert.deepEqual({ ...(await administration.getTopic("created-topic")) }, { ...topic });
   await assert.rejects(administration.createTopic("created-topic"), exists);
   const changed = await administration.updateTopic({ ...topic, defaultMessageTimeToLive: "PT3H" });
@@ -151,7 +163,10 @@ async function topics(bus, administration) {
   await assert.rejects(administration.getTopic("missing"), notFound);
 
   const filtered = Topics.find(({ Name }) => Name === "filtered");
-  assert.deepEqual(await all(administration.listSubscriptions("filtered"), "subscriptionName"), names(filtered.Subscriptions));
+  assert.deepEqual(
+    await all(administration.listSubscriptions("filtered"), "subscriptionName"),
+    names(filtered.Subscriptions),
+  );
   assertHas(await administration.getSubscription("fan", "s1"), {
     topicName: "fan",
     subscriptionName: "s1",
@@ -166,7 +181,11 @@ async function topics(bus, administration) {
     lockDuration: "PT15S",
     maxDeliveryCount: 2,
     deadLetteringOnMessageExpiration: true,
-    defaultRuleOptions: { name: "big", filter: { sqlExpression: "size > 5" }, action: { sqlExpression: "SET seen = true" } },
+    defaultRuleOptions: {
+      name: "big",
+      filter: { sqlExpression: "size > 5" },
+      action: { sqlExpression: "SET seen = true" },
+    },
   });
   assertHas(subscription, {
     topicName: "created-topic",
@@ -185,7 +204,9 @@ async function topics(bus, administration) {
   await administration.updateSubscription({ ...subscription, maxDeliveryCount: 4 });
   assert.equal((await administration.getSubscription("created-topic", "sub")).maxDeliveryCount, 4);
 
-  await bus.sender("created-topic").sendMessages([3, 7].map((size) => ({ body: size, applicationProperties: { size } })));
+  await bus
+    .sender("created-topic")
+    .sendMessages([3, 7].map((size) => ({ body: size, applicationProperties: { size } })));
   const [large] = await consume(bus.receiver("created-topic/sub"));
   assert.deepEqual([large.body, large.applicationProperties], [7, { size: 7, seen: true }]);
   assert.deepEqual(bodies(await consume(bus.receiver("created-topic/everything"), 2)), [3, 7]);
@@ -222,17 +243,30 @@ async function counts(bus, administration) {
     assert.ok(queue[name] instanceof Date && !Number.isNaN(queue[name].getTime()), `${name} is ${queue[name]}`);
   }
   for await (const listed of administration.listQueuesRuntimeProperties()) {
-    assertHas(listed, listed.name === "plain" ? expected : { activeMessageCount: 0, deadLetterMessageCount: 0, totalMessageCount: 0 });
+    assertHas(
+      listed,
+      listed.name === "plain" ? expected : { activeMessageCount: 0, deadLetterMessageCount: 0, totalMessageCount: 0 },
+    );
   }
 
   await bus.sender("fan").sendMessages([{ body: "a" }, { body: "b" }]);
   const subscription = bus.receiver("fan/s1");
   await subscription.deadLetterMessage(await takeOne(subscription));
   const runtime = (name) => administration.getSubscriptionRuntimeProperties("fan", name);
-  assertHas(await runtime("s1"), { topicName: "fan", subscriptionName: "s1", activeMessageCount: 1, deadLetterMessageCount: 1, totalMessageCount: 2 });
+  assertHas(await runtime("s1"), {
+    topicName: "fan",
+    subscriptionName: "s1",
+    activeMessageCount: 1,
+    deadLetterMessageCount: 1,
+    totalMessageCount: 2,
+  });
   assertHas(await runtime("s2"), { activeMessageCount: 2, deadLetterMessageCount: 0, totalMessageCount: 2 });
   await bus.sender("fan").scheduleMessages({ body: "c" }, new Date(before + 3_600_000));
-  assertHas(await administration.getTopicRuntimeProperties("fan"), { name: "fan", subscriptionCount: 2, scheduledMessageCount: 1 });
+  assertHas(await administration.getTopicRuntimeProperties("fan"), {
+    name: "fan",
+    subscriptionCount: 2,
+    scheduledMessageCount: 1,
+  });
 }
 
 const NOTHING_SAID = {
@@ -279,8 +313,16 @@ export const administration = {
       filter: { ...NOTHING_SAID, correlationId: "important", applicationProperties: { colour: "red" } },
       action: NO_ACTION,
     });
-    assert.deepEqual(await rule("filtered", "all", "$Default"), { name: "$Default", filter: sql("1=1"), action: NO_ACTION });
-    assert.deepEqual(await rule("filtered", "none", "nothing"), { name: "nothing", filter: sql("1=0"), action: NO_ACTION });
+    assert.deepEqual(await rule("filtered", "all", "$Default"), {
+      name: "$Default",
+      filter: sql("1=1"),
+      action: NO_ACTION,
+    });
+    assert.deepEqual(await rule("filtered", "none", "nothing"), {
+      name: "nothing",
+      filter: sql("1=0"),
+      action: NO_ACTION,
+    });
 
     const at = ["ruled", "rules"];
     const due = new Date("2026-12-24T17:00:05.000Z");
@@ -312,7 +354,11 @@ export const administration = {
 
     const sender = bus.sender("ruled");
     const receiver = bus.receiver("ruled/rules");
-    const order = { body: "order", ...correlation, applicationProperties: { ...correlation.applicationProperties, other: 1 } };
+    const order = {
+      body: "order",
+      ...correlation,
+      applicationProperties: { ...correlation.applicationProperties, other: 1 },
+    };
     await sender.sendMessages([
       order,
       { ...order, body: "another number", applicationProperties: { ...correlation.applicationProperties, number: 6 } },
@@ -335,6 +381,9 @@ export const administration = {
     assert.deepEqual(bodies(await consume(receiver)), ["large and red"]);
     await assert.rejects(administration.updateRule(...at, { ...large, name: "missing" }), notFound);
     // Parameters are refused, not ignored.
-    await assert.rejects(administration.createRule(...at, "open", sql("quantity >= @least", { "@least": 20 })), refused);
+    await assert.rejects(
+      administration.createRule(...at, "open", sql("quantity >= @least", { "@least": 20 })),
+      refused,
+    );
   },
 };

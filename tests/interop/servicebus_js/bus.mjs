@@ -130,10 +130,8 @@ export async function until(condition, what) {
 export function assertBetween(date, from, to, what) {
   assert.ok(date instanceof Date, `${what} is no date: ${date}`);
   const [time, earliest, latest] = [date, from, to].map(Number);
-  assert.ok(
-    earliest - 1 <= time && time <= latest + 1,
-    `${what} is ${date.toISOString()}, not between ${new Date(earliest).toISOString()} and ${new Date(latest).toISOString()}`,
-  );
+  const [is, first, last] = [time, earliest, latest].map((at) => new Date(at).toISOString());
+  assert.ok(earliest - 1 <= time && time <= latest + 1, `${what} is ${is}, not between ${first} and ${last}`);
 }
 
 /** What the SDK throws for a refusal of the service. */

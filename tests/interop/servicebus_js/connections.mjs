@@ -3,16 +3,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 
-import {
-  assertEmpty,
-  bodies,
-  consume,
-  everythingIn,
-  PATIENCE_MS,
-  serviceBusError,
-  take,
-  until,
-} from "./bus.mjs";
+import { assertEmpty, bodies, consume, everythingIn, PATIENCE_MS, serviceBusError, take, until } from "./bus.mjs";
 
 const RECEIVERS = 100;
 
@@ -35,7 +26,12 @@ export const connections = {
       },
     });
     await until(() => seen.length === 4, "the four deliveries");
-    assert.deepEqual(seen.toSorted(), [["a", 0], ["b", 0], ["fails once", 0], ["fails once", 1]]);
+    assert.deepEqual(seen.toSorted(), [
+      ["a", 0],
+      ["b", 0],
+      ["fails once", 0],
+      ["fails once", 1],
+    ]);
     assert.deepEqual(errors, [["not yet", "processMessageCallback", "plain"]]);
     // What comes later is delivered too, and completed by itself.
     await sender.sendMessages({ body: "later" });
@@ -88,7 +84,10 @@ export const connections = {
     await sender.sendMessages(numbers.slice(RECEIVERS).map((body) => ({ body })));
     await until(() => bodiesSeen.length >= numbers.length, "all messages");
     await until(async () => (await everythingIn(bus.receiver("many"))).length === 0, "all of them to be completed");
-    assert.deepEqual(bodiesSeen.toSorted((one, other) => one - other), numbers);
+    assert.deepEqual(
+      bodiesSeen.toSorted((one, other) => one - other),
+      numbers,
+    );
     assert.deepEqual(errors, []);
     await Promise.all(subscriptions.map((subscription) => subscription.close()));
   },
@@ -134,7 +133,10 @@ export const connections = {
       }
     })();
     for (const kills of [1, 2]) {
-      await until(() => acknowledged.length > kills * 150 && completed.size > kills * 100, "some to be sent and completed");
+      await until(
+        () => acknowledged.length > kills * 150 && completed.size > kills * 100,
+        "some to be sent and completed",
+      );
       await bus.emulator.kill();
       await delay(200);
       await bus.emulator.startAgain();
@@ -144,17 +146,31 @@ export const connections = {
     await until(empty, "everything to be completed");
     await subscription.close();
     assert.deepEqual(acknowledged, [...Array(total).keys()]);
-    assert.deepEqual([...new Set(deliveries)].toSorted((one, other) => one - other), acknowledged);
+    assert.deepEqual(
+      [...new Set(deliveries)].toSorted((one, other) => one - other),
+      acknowledged,
+    );
     for (const error of errors) assert.doesNotMatch(error.message, /came again/);
 
     // With connections of the time before.
     const all = await everythingIn(bus.receiver("plain", {}, keeper));
     assert.deepEqual(
       all.map((message) => [message.body, message.state]),
-      [["locked", "active"], ["deferred", "deferred"], ["active", "active"], ["scheduled", "scheduled"]],
+      [
+        ["locked", "active"],
+        ["deferred", "deferred"],
+        ["active", "active"],
+        ["scheduled", "scheduled"],
+      ],
     );
     const again = await consume(bus.receiver("plain", {}, keeper), 2);
-    assert.deepEqual(again.map((message) => [message.body, message.deliveryCount]), [["locked", 1], ["active", 0]]);
+    assert.deepEqual(
+      again.map((message) => [message.body, message.deliveryCount]),
+      [
+        ["locked", 1],
+        ["active", 0],
+      ],
+    );
     const [later] = await bus.receiver("plain", {}, keeper).receiveDeferredMessages(deferred.sequenceNumber);
     assert.deepEqual([later.body, later.applicationProperties], ["deferred", { why: "later" }]);
     await bus.sender("plain", keeper).cancelScheduledMessages(scheduled);
@@ -197,7 +213,10 @@ export const connections = {
       await assert.rejects(bus.sender("plain", client).sendMessages({ body: "x" }), refused);
       await assert.rejects(bus.receiver("plain", {}, client).receiveMessages(1, { maxWaitTimeInMs: 1_000 }), refused);
       await assert.rejects(bus.receiver("plain", {}, client).peekMessages(1), refused);
-      await assert.rejects(bus.administration(wrong).getQueue("plain"), { code: "UnauthorizedRequestError", statusCode: 401 });
+      await assert.rejects(bus.administration(wrong).getQueue("plain"), {
+        code: "UnauthorizedRequestError",
+        statusCode: 401,
+      });
     }
     await assertEmpty(bus.receiver("plain"));
   },

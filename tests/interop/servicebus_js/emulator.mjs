@@ -51,7 +51,10 @@ export class Emulator {
       "--http-port": 0,
       "--amqp-port": this.amqpPort,
     };
-    const child = spawn(binary, Object.entries(options).flat().map(String), { stdio: ["ignore", "pipe", "pipe"], env: {} });
+    const child = spawn(binary, Object.entries(options).flat().map(String), {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: {},
+    });
     this.#child = child;
     child.stderr.setEncoding("utf8").on("data", (text) => (this.complaints += text));
     let output = "";

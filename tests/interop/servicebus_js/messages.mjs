@@ -55,7 +55,15 @@ export const messages = {
     // What is not said is not there, but for an id, which every message gets, and the entity's time to live.
     await bus.sender("plain").sendMessages({ body: "bare" });
     const bare = await takeOne(receiver);
-    for (const name of ["contentType", "correlationId", "partitionKey", "subject", "to", "replyTo", "replyToSessionId"]) {
+    for (const name of [
+      "contentType",
+      "correlationId",
+      "partitionKey",
+      "subject",
+      "to",
+      "replyTo",
+      "replyToSessionId",
+    ]) {
       assert.equal(bare[name], undefined, name);
     }
     assert.equal(bare.body, "bare");
@@ -73,7 +81,8 @@ export const messages = {
     assert.equal(batch.maxSizeInBytes, MAX_MESSAGE_SIZE);
     const body = (number) => `${number} `.padEnd(10_000, "x");
     let full = 0;
-    while (batch.tryAddMessage({ body: body(full), messageId: `m-${full}`, applicationProperties: { full } })) full += 1;
+    while (batch.tryAddMessage({ body: body(full), messageId: `m-${full}`, applicationProperties: { full } }))
+      full += 1;
     assert.equal(full, 26);
     assert.equal(batch.count, full);
     await sender.sendMessages(batch);
@@ -86,8 +95,14 @@ export const messages = {
       received.slice(0, full).map((message) => [message.messageId, message.applicationProperties]),
       numbers.map((number) => [`m-${number}`, { full: number }]),
     );
-    assert.deepEqual(received.slice(full).map((message) => message.subject), ["A", "B", "C"]);
-    assert.deepEqual(received.map((message) => message.sequenceNumber.toNumber()), [...Array(full + 3).keys()].map((n) => n + 1));
+    assert.deepEqual(
+      received.slice(full).map((message) => message.subject),
+      ["A", "B", "C"],
+    );
+    assert.deepEqual(
+      received.map((message) => message.sequenceNumber.toNumber()),
+      [...Array(full + 3).keys()].map((n) => n + 1),
+    );
     await assertEmpty(receiver);
   },
 
@@ -101,10 +116,22 @@ export const messages = {
 
     const all = await everythingIn(receiver);
     assert.deepEqual(bodies(all), ["locked", "deferred", "abandoned", "active", "scheduled"]);
-    assert.deepEqual(all.map((message) => message.state), ["active", "deferred", "active", "active", "scheduled"]);
-    assert.deepEqual(all.map((message) => message.sequenceNumber.toNumber()), [1, 2, 3, 4, 5]);
-    assert.deepEqual(all.map((message) => message.lockToken), Array(5).fill(undefined));
-    assert.deepEqual(all.slice(2).map((message) => message.deliveryCount), [1, 0, 0]);
+    assert.deepEqual(
+      all.map((message) => message.state),
+      ["active", "deferred", "active", "active", "scheduled"],
+    );
+    assert.deepEqual(
+      all.map((message) => message.sequenceNumber.toNumber()),
+      [1, 2, 3, 4, 5],
+    );
+    assert.deepEqual(
+      all.map((message) => message.lockToken),
+      Array(5).fill(undefined),
+    );
+    assert.deepEqual(
+      all.slice(2).map((message) => message.deliveryCount),
+      [1, 0, 0],
+    );
     assert.equal(all[3].subject, "active");
     await assert.rejects(receiver.completeMessage(all[3]), /not supported for peeked messages/);
 
@@ -167,10 +194,12 @@ export const messages = {
 
   async "dead-letter-with-reason"(bus) {
     const receiver = bus.receiver("plain");
-    await bus.sender("plain").sendMessages([
-      { body: "with", messageId: "w", subject: "s", timeToLive: 600_000, applicationProperties: { colour: "red" } },
-      { body: "without" },
-    ]);
+    await bus
+      .sender("plain")
+      .sendMessages([
+        { body: "with", messageId: "w", subject: "s", timeToLive: 600_000, applicationProperties: { colour: "red" } },
+        { body: "without" },
+      ]);
     const [first, second] = await take(receiver, 2);
     await receiver.deadLetterMessage(first, {
       deadLetterReason: "unreadable",
@@ -218,7 +247,11 @@ export const messages = {
     const [again, ...others] = await take(deadLetters, 3);
     assert.equal(again.body, "a");
     assert.equal(again.deliveryCount, first.deliveryCount + 1);
-    assert.deepEqual(again.applicationProperties, { DeadLetterReason: "a", DeadLetterErrorDescription: "d", looked: true });
+    assert.deepEqual(again.applicationProperties, {
+      DeadLetterReason: "a",
+      DeadLetterErrorDescription: "d",
+      looked: true,
+    });
 
     // Sent again to where it came from.
     await bus.sender("plain").sendMessages(again);
@@ -251,7 +284,11 @@ export const messages = {
     assert.deepEqual(bodies(await consume(receiver)), ["d"]);
     assert.deepEqual(
       (await everythingIn(receiver)).map((message) => [message.body, message.state]),
-      [["a", "deferred"], ["b", "deferred"], ["c", "deferred"]],
+      [
+        ["a", "deferred"],
+        ["b", "deferred"],
+        ["c", "deferred"],
+      ],
     );
 
     const before = Date.now();
@@ -263,7 +300,10 @@ export const messages = {
     assertBetween(again.lockedUntilUtc, before + 60_000, Date.now() + 60_000, "lockedUntilUtc");
     // Under a lock it is not there for anybody else.
     const another = bus.receiver("deferred", {}, bus.client());
-    await assert.rejects(another.receiveDeferredMessages([sequence(b), sequence(a)]), serviceBusError("MessageNotFound"));
+    await assert.rejects(
+      another.receiveDeferredMessages([sequence(b), sequence(a)]),
+      serviceBusError("MessageNotFound"),
+    );
     assertBetween(await receiver.renewMessageLock(again), before + 60_000, Date.now() + 60_000, "the renewed lock");
     await receiver.completeMessage(again);
     await assert.rejects(receiver.receiveDeferredMessages(sequence(a)), serviceBusError("MessageNotFound"));
@@ -272,7 +312,11 @@ export const messages = {
     const both = await receiver.receiveDeferredMessages([sequence(c), sequence(b)]);
     assert.deepEqual(bodies(both), ["c", "b"]);
     await receiver.abandonMessage(both[0], { attempt: 2 });
-    await receiver.deadLetterMessage(both[1], { deadLetterReason: "old", deadLetterErrorDescription: "too old", kept: 1 });
+    await receiver.deadLetterMessage(both[1], {
+      deadLetterReason: "old",
+      deadLetterErrorDescription: "too old",
+      kept: 1,
+    });
     const [remaining] = await everythingIn(receiver);
     assert.deepEqual([remaining.body, remaining.state], ["c", "deferred"]);
     const [dead] = await consume(bus.deadLetters("deferred"));
@@ -291,8 +335,14 @@ export const messages = {
     await bus.sender("plain").sendMessages(["a", "b", "c"].map((body) => ({ body })));
     const received = await take(receiver, 2);
     assert.deepEqual(bodies(received), ["a", "b"]);
-    assert.deepEqual(received.map((message) => message.lockToken), [undefined, undefined]);
-    assert.deepEqual(received.map((message) => message.deliveryCount), [0, 0]);
+    assert.deepEqual(
+      received.map((message) => message.lockToken),
+      [undefined, undefined],
+    );
+    assert.deepEqual(
+      received.map((message) => message.deliveryCount),
+      [0, 0],
+    );
     assert.deepEqual(bodies(await everythingIn(receiver)), ["c"]);
     await assert.rejects(receiver.completeMessage(received[0]), /not supported in 'receiveAndDelete' receive mode/);
     assert.deepEqual(bodies(await take(receiver, 1)), ["c"]);

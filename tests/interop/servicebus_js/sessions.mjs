@@ -25,16 +25,22 @@ export const sessions = {
       bus.receiver("sessions").receiveMessages(1, { maxWaitTimeInMs: 1_000 }),
       serviceBusError("GeneralError", /InvalidOperationError.*requires sessions/is),
     );
-    await assert.rejects(bus.sb.acceptNextSession("plain"), serviceBusError("GeneralError", /InvalidOperationError.*session/is));
+    await assert.rejects(
+      bus.sb.acceptNextSession("plain"),
+      serviceBusError("GeneralError", /InvalidOperationError.*session/is),
+    );
     // Of a session with a name, the SDK says this whatever the service has said.
     await assert.rejects(bus.sb.acceptSession("plain", "a"), serviceBusError("SessionCannotBeLocked"));
     await assert.rejects(sender.sendMessages({ body: "in none" }), serviceBusError("GeneralError", /session/i));
 
     const [a1, a2] = await take(a, 2);
-    assert.deepEqual([a1, a2].map((message) => [message.body, message.sessionId, message.deliveryCount]), [
-      ["a1", "a", 0],
-      ["a2", "a", 0],
-    ]);
+    assert.deepEqual(
+      [a1, a2].map((message) => [message.body, message.sessionId, message.deliveryCount]),
+      [
+        ["a1", "a", 0],
+        ["a2", "a", 0],
+      ],
+    );
     assertBetween(a1.lockedUntilUtc, a.sessionLockedUntilUtc, a.sessionLockedUntilUtc, "lockedUntilUtc");
     assert.deepEqual(bodies(await everythingIn(a)), ["a1", "a2"]);
     assert.deepEqual(bodies(await everythingIn(bus.receiver("sessions"))), ["a1", "b1", "a2"]);
@@ -65,7 +71,10 @@ export const sessions = {
   async "session-next"(bus) {
     const sender = bus.sender("sessions");
     await sender.sendMessages([...inSession("b", "b1"), ...inSession("a", "a1"), ...inSession("b", "b2")]);
-    const [first, second] = [await bus.sb.acceptNextSession("sessions"), await bus.client().acceptNextSession("sessions")];
+    const [first, second] = [
+      await bus.sb.acceptNextSession("sessions"),
+      await bus.client().acceptNextSession("sessions"),
+    ];
     assert.deepEqual([first.sessionId, second.sessionId], ["b", "a"]);
     assert.deepEqual(bodies(await consume(first, 2)), ["b1", "b2"]);
     assert.deepEqual(bodies(await consume(second)), ["a1"]);
@@ -110,7 +119,11 @@ export const sessions = {
   async "session-lock"(bus) {
     const byHand = { maxAutoLockRenewalDurationInMs: 0 };
     const sender = bus.sender("short-sessions");
-    await sender.sendMessages([...inSession("kept", "k1"), ...inSession("lost", "l1", "l2"), ...inSession("itself", "i1")]);
+    await sender.sendMessages([
+      ...inSession("kept", "k1"),
+      ...inSession("lost", "l1", "l2"),
+      ...inSession("itself", "i1"),
+    ]);
     const kept = await bus.sb.acceptSession("short-sessions", "kept", byHand);
     const lost = await bus.sb.acceptSession("short-sessions", "lost", byHand);
     const itself = await bus.sb.acceptSession("short-sessions", "itself");
@@ -130,7 +143,13 @@ export const sessions = {
     assert.equal(heir.sessionId, "lost");
     assert.ok(new Date() >= end);
     const again = await take(heir, 2);
-    assert.deepEqual(again.map((message) => [message.body, message.deliveryCount]), [["l1", 1], ["l2", 0]]);
+    assert.deepEqual(
+      again.map((message) => [message.body, message.deliveryCount]),
+      [
+        ["l1", 1],
+        ["l2", 0],
+      ],
+    );
     await assert.rejects(lost.completeMessage(l1), (error) => /lock|closed/i.test(error.message));
     await assert.rejects(lost.receiveMessages(1, { maxWaitTimeInMs: 1_000 }));
     for (const message of again) await heir.completeMessage(message);

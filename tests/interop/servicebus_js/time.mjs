@@ -53,7 +53,10 @@ export const time = {
 
   async "cancel-scheduled"(bus) {
     const [sender, receiver] = [bus.sender("scheduled"), bus.receiver("scheduled")];
-    const [a, b, c] = await sender.scheduleMessages(["a", "b", "c"].map((body) => ({ body })), LATER);
+    const [a, b, c] = await sender.scheduleMessages(
+      ["a", "b", "c"].map((body) => ({ body })),
+      LATER,
+    );
     await sender.cancelScheduledMessages(b);
     assert.deepEqual(bodies(await everythingIn(receiver)), ["a", "c"]);
     // All or none.
@@ -96,12 +99,17 @@ export const time = {
   async "lock-lost"(bus) {
     const slow = bus.receiver("short-lock", { maxAutoLockRenewalDurationInMs: 0 });
     const other = bus.receiver("short-lock", {}, bus.client());
-    await bus.sender("short-lock").sendMessages(["completed", "abandoned", "dead-lettered", "deferred"].map((body) => ({ body })));
+    await bus
+      .sender("short-lock")
+      .sendMessages(["completed", "abandoned", "dead-lettered", "deferred"].map((body) => ({ body })));
     const lost = await take(slow, 4);
     const again = await take(other, 4);
     assert.ok(new Date() >= lost[0].lockedUntilUtc);
     assert.deepEqual(bodies(again), bodies(lost));
-    assert.deepEqual(again.map((message) => message.deliveryCount), [1, 1, 1, 1]);
+    assert.deepEqual(
+      again.map((message) => message.deliveryCount),
+      [1, 1, 1, 1],
+    );
     const lockLost = serviceBusError("MessageLockLost");
     await assert.rejects(slow.renewMessageLock(lost[0]), lockLost);
     await assert.rejects(slow.completeMessage(lost[0]), lockLost);

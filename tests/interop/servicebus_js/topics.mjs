@@ -17,14 +17,23 @@ export const topics = {
       const received = await take(receiver, 2);
       assert.deepEqual(bodies(received), ["a", "b"]);
       assert.equal(received[0].messageId, "id-a");
-      assert.deepEqual(received.map((message) => message.enqueuedSequenceNumber), [1, 2]);
-      assert.deepEqual(received.map((message) => message.sequenceNumber.toNumber()), [1, 2]);
+      assert.deepEqual(
+        received.map((message) => message.enqueuedSequenceNumber),
+        [1, 2],
+      );
+      assert.deepEqual(
+        received.map((message) => message.sequenceNumber.toNumber()),
+        [1, 2],
+      );
       // What becomes of one copy is nothing to the other.
       if (receiver === one) {
         await receiver.completeMessage(received[0]);
         await receiver.abandonMessage(received[1], { attempt: 2 });
       } else {
-        assert.deepEqual(received.map((message) => message.deliveryCount), [0, 0]);
+        assert.deepEqual(
+          received.map((message) => message.deliveryCount),
+          [0, 0],
+        );
         assert.deepEqual(received[1].applicationProperties ?? {}, {});
         for (const message of received) await receiver.completeMessage(message);
       }
@@ -43,7 +52,9 @@ export const topics = {
       { quantity: "12", colour: "red" },
       { colour: "red" },
     ];
-    await bus.sender("filtered").sendMessages(orders.map((applicationProperties, body) => ({ body, applicationProperties })));
+    await bus
+      .sender("filtered")
+      .sendMessages(orders.map((applicationProperties, body) => ({ body, applicationProperties })));
     const matching = await consume(bus.receiver("filtered/sql"), 2);
     assert.deepEqual(
       matching.map((message) => [message.body, message.applicationProperties]),
@@ -55,7 +66,10 @@ export const topics = {
     await assertEmpty(bus.receiver("filtered/sql"));
     // The copies of other subscriptions are as they were sent.
     const all = await consume(bus.receiver("filtered/all"), orders.length);
-    assert.deepEqual(all.map((message) => message.applicationProperties), orders);
+    assert.deepEqual(
+      all.map((message) => message.applicationProperties),
+      orders,
+    );
     await assertEmpty(bus.receiver("filtered/none"));
   },
 
@@ -105,14 +119,19 @@ export const topics = {
     const [sender, receiver] = [bus.sender("ruled"), bus.receiver("ruled/rules")];
     const listed = async () => {
       const rules = [];
-      for await (const { name, filter, action } of manager.listRules()) rules.push({ name, filter: said(filter), action });
+      for await (const { name, filter, action } of manager.listRules())
+        rules.push({ name, filter: said(filter), action });
       return rules.sort((one, other) => (one.name < other.name ? -1 : 1));
     };
     const everything = { name: "$Default", filter: { sqlExpression: "1=1" }, action: {} };
     assert.deepEqual(await listed(), [everything]);
 
     await manager.createRule("large", { sqlExpression: "quantity > 10" }, { sqlExpression: "SET size = 'large'" });
-    const correlation = { subject: "order", correlationId: "c", applicationProperties: { colour: "red", express: true } };
+    const correlation = {
+      subject: "order",
+      correlationId: "c",
+      applicationProperties: { colour: "red", express: true },
+    };
     await manager.createRule("red", correlation);
     await manager.createRule("never", { sqlExpression: "1=0" });
     const rules = [
@@ -126,8 +145,14 @@ export const topics = {
     for await (const page of manager.listRules().byPage({ maxPageSize: 3 })) pages.push(page.length);
     assert.deepEqual(pages, [3, 1]);
 
-    await assert.rejects(manager.createRule("large", { sqlExpression: "1=1" }), serviceBusError("MessagingEntityAlreadyExists"));
-    await assert.rejects(manager.createRule("broken", { sqlExpression: "quantity >" }), serviceBusError("GeneralError"));
+    await assert.rejects(
+      manager.createRule("large", { sqlExpression: "1=1" }),
+      serviceBusError("MessagingEntityAlreadyExists"),
+    );
+    await assert.rejects(
+      manager.createRule("broken", { sqlExpression: "quantity >" }),
+      serviceBusError("GeneralError"),
+    );
     await assert.rejects(manager.deleteRule("missing"), serviceBusError("MessagingEntityNotFound"));
     assert.deepEqual(await listed(), rules);
 

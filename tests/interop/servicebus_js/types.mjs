@@ -47,9 +47,7 @@ const PROPERTIES = {
   binary: [Buffer.from([0, 255, 1]), Buffer.from([0, 255, 1])],
 };
 const SENT = Object.fromEntries(Object.entries(PROPERTIES).map(([name, [value]]) => [name, value]));
-const RECEIVED = Object.fromEntries(
-  Object.entries(PROPERTIES).map(([name, pair]) => [name, pair[pair.length - 1]]),
-);
+const RECEIVED = Object.fromEntries(Object.entries(PROPERTIES).map(([name, pair]) => [name, pair[pair.length - 1]]));
 
 const JSON_BODIES = [{ a: [1, "two", null] }, [1, 2], "text", "", 17, -0.5, true, false, null];
 const BINARY_BODIES = [Buffer.from([0, 255, 128, 10]), Buffer.alloc(0), Buffer.from('{"not":"parsed"}')];
