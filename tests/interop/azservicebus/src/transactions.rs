@@ -28,6 +28,19 @@ use crate::{
     },
 };
 
+/// To the emulator itself.
+pub async fn connect(stage: &Stage) -> ConnectionHandle<()> {
+    Connection::builder()
+        .container_id("fe2o3-amqp")
+        .sasl_profile(SaslProfile::Plain {
+            username: KEY_NAME.to_owned(),
+            password: KEY.to_owned(),
+        })
+        .open(format!("amqp://127.0.0.1:{}", stage.emulator.amqp_port).as_str())
+        .await
+        .unwrap()
+}
+
 struct Bare {
     session: SessionHandle<()>,
     controller: Controller,
@@ -37,15 +50,7 @@ struct Bare {
 
 impl Bare {
     async fn connect(stage: &Stage) -> Self {
-        let mut connection = Connection::builder()
-            .container_id("transactions")
-            .sasl_profile(SaslProfile::Plain {
-                username: KEY_NAME.to_owned(),
-                password: KEY.to_owned(),
-            })
-            .open(format!("amqp://127.0.0.1:{}", stage.emulator.amqp_port).as_str())
-            .await
-            .unwrap();
+        let mut connection = connect(stage).await;
         let mut session = Session::begin(&mut connection).await.unwrap();
         let controller = Controller::attach(&mut session, "controller")
             .await
