@@ -1,18 +1,29 @@
 //! Lets a client that always dials port 5672 reach an emulator on another port.
 //!
-//! All of 127.0.0.0/8 is this machine's on Linux, so each emulator gets an address of its own on which 5672 is free.
+//! All of 127.0.0.0/8 is this machine's on Linux, so each emulator gets an address of its own on which 5672 is free. Answers are
+//! held back for a moment, as a network does: fe2o3-amqp notes what it has sent only after sending it (until 0.18.2), and
+//! waits for ever for the outcome that came before.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     task::{AbortHandle, JoinSet},
 };
 use uuid::Uuid;
 
 /// The port that the client dials.
 const AMQP: u16 = 5672;
+/// How much later what the emulator says arrives.
+const LATENCY: Duration = Duration::from_millis(2);
 
 /// Forwards until it is dropped.
 pub struct Forwarder {
@@ -52,14 +63,32 @@ impl Drop for Forwarder {
 
 async fn forward(listener: TcpListener, target: SocketAddr) {
     let mut connections = JoinSet::new();
-    while let Ok((mut client, _)) = listener.accept().await {
+    while let Ok((client, _)) = listener.accept().await {
         connections.spawn(async move {
             // While the emulator is down, the client's connection ends as soon as it begins.
-            if let Ok(mut server) = TcpStream::connect(target).await {
+            if let Ok(server) = TcpStream::connect(target).await {
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
-                let _ = copy_bidirectional(&mut client, &mut server).await;
+                let (mut from_client, to_client) = client.into_split();
+                let (from_server, mut to_server) = server.into_split();
+                // Whichever side ends, ends the other.
+                tokio::select! {
+                    _ = copy(&mut from_client, &mut to_server) => {}
+                    _ = copy_later(from_server, to_client) => {}
+                }
             }
         });
         while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn copy_later(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(LATENCY).await;
+        to.write_all(&buffer[..read]).await?;
     }
 }

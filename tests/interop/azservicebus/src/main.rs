@@ -76,7 +76,7 @@ async fn main() -> ExitCode {
         "abandon-with-properties": settling::abandon_with_properties;
         "dead-letter-with-reason": settling::dead_letter_with_reason;
         "dead-letter-queue": settling::dead_letter_queue;
-        "defer": settling::defer, settling::defer_in_both_modes;
+        "defer": settling::defer, settling::abandon_deferred;
         "schedule": times::schedule;
         "cancel-scheduled": times::cancel_scheduled;
         "time-to-live": times::time_to_live;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use azservicebus::ServiceBusSender;
 
 use crate::{
+    emulator::PATIENCE,
     messages::{message, text},
     stage::{Stage, receiver, sender, take, take_one, until_there_are},
 };
@@ -22,7 +23,7 @@ async fn send_at_last(sender: &mut ServiceBusSender, number: usize) -> bool {
 }
 
 pub async fn reconnect_after_kill(mut stage: Stage) {
-    let mut client = stage.client_that_retries(5).await;
+    let mut client = stage.client_with(5, PATIENCE).await;
     let mut sending = sender(&mut client, "reconnect").await;
     let mut receiving = receiver(&mut client, "reconnect").await;
     let mut repeated = BTreeSet::new();

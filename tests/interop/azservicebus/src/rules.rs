@@ -67,7 +67,11 @@ pub async fn rules(stage: Stage) {
     };
     assert_eq!(sql.expression, action.expression);
     assert!(listed[0].created_at.is_some());
-    assert!(matches!(listed[1].filters, RuleFilter::False(_)));
+    // The crate puts it into SQL.
+    let RuleFilter::Sql(never) = &listed[1].filters else {
+        panic!("{:?}", listed[1]);
+    };
+    assert_eq!(never.expression, "1=0");
     let RuleFilter::Correlation(red) = &listed[2].filters else {
         panic!("{:?}", listed[2]);
     };

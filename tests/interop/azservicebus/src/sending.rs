@@ -156,7 +156,7 @@ pub async fn receive_and_delete(stage: Stage) {
     until_there_are(&mut deleting, 2).await;
     assert_eq!(texts(&take(&mut deleting, 2).await), ["b", "c"]);
     until_empty(&mut deleting).await;
-    drop(deleting);
+    deleting.dispose().await.unwrap();
     let mut receiver = receiver(&mut client, "plain").await;
     assert_empty(&mut receiver).await;
 }

@@ -100,6 +100,7 @@ pub async fn session_next(stage: Stage) {
     let later = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(300)).await;
         send(&mut sessions, in_session("c1", "c")).await;
+        sessions
     });
     let mut third = client
         .accept_next_session_for_queue("sessions", Default::default())
@@ -107,7 +108,8 @@ pub async fn session_next(stage: Stage) {
         .unwrap();
     assert_eq!(third.session_id(), "c");
     assert_eq!(text(&take(&mut third, 1).await[0]), "c1");
-    later.await.unwrap();
+    // Held until now, for the end of a link that is dropped ends the session of this client.
+    drop(later.await.unwrap());
 }
 
 pub async fn session_state(stage: Stage) {

@@ -38,13 +38,13 @@ impl Stage {
     }
 
     pub async fn client(&self) -> Client {
-        self.client_that_retries(0).await
+        self.client_with(0, PATIENCE).await
     }
 
-    pub async fn client_that_retries(&self, max_retries: u32) -> Client {
+    pub async fn client_with(&self, max_retries: u32, try_timeout: Duration) -> Client {
         let retry_options = ServiceBusRetryOptions {
             max_retries,
-            try_timeout: PATIENCE,
+            try_timeout,
             ..Default::default()
         };
         let options = ServiceBusClientOptions {

@@ -155,6 +155,10 @@ pub async fn time_to_live(stage: Stage) {
         if !is_kept {
             assert_empty(&mut dead_letters).await;
         }
+        // Dropped, they would take the session with them: their client ends it over the bus's answers to their ends.
+        sender.dispose().await.unwrap();
+        receiver.dispose().await.unwrap();
+        dead_letters.dispose().await.unwrap();
     }
 }
 

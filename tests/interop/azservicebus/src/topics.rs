@@ -22,6 +22,7 @@ pub async fn topic_fan_out(stage: Stage) {
             receiver.complete_message(one).await.unwrap();
         }
         until_empty(&mut receiver).await;
+        receiver.dispose().await.unwrap();
     }
 }
 
