@@ -141,7 +141,7 @@ impl IncomingLink {
     /// The link is closed. What has been sent on it goes its way; what has not been discharged through it is rolled back.
     pub(crate) fn close(&self, context: &mut Context) {
         if self.target == Target::Coordinator {
-            context.transactions.clear();
+            context.transactions.clear(self.id);
         }
     }
 

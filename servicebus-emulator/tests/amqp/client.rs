@@ -1,6 +1,6 @@
 //! A client that sends exactly what it is told to, and a namespace for it.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fe2o3_amqp_types::{
@@ -105,14 +105,12 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 #[derive(Debug)]
 pub(crate) enum Frame {
     Heartbeat,
-    Amqp(u16, Performative, Bytes),
+    Amqp(Box<Performative>, Bytes),
 }
 
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     input: BytesMut,
-    /// Frames that were passed over.
-    seen: VecDeque<Performative>,
 }
 
 impl Client {
@@ -125,7 +123,6 @@ impl Client {
         Self {
             stream,
             input: BytesMut::new(),
-            seen: VecDeque::new(),
         }
     }
 
@@ -206,7 +203,7 @@ impl Client {
             assert!(self.input.is_empty(), "it ends within a frame");
             return None;
         }
-        let [s0, s1, s2, s3, 2, 0, c0, c1] = self.bytes::<8>().await else {
+        let [s0, s1, s2, s3, 2, 0, _, _] = self.bytes::<8>().await else {
             panic!("not a frame");
         };
         let size = u32::from_be_bytes([s0, s1, s2, s3]) as usize - 8;
@@ -223,11 +220,7 @@ impl Client {
         };
         let payload = body.split_off(length);
         let performative = serde_amqp::from_slice(&body).unwrap();
-        Some(Frame::Amqp(
-            u16::from_be_bytes([c0, c1]),
-            performative,
-            payload,
-        ))
+        Some(Frame::Amqp(Box::new(performative), payload))
     }
 
     /// The next performative on any channel.
@@ -239,7 +232,7 @@ impl Client {
         loop {
             match self.frame().await.expect("the connection has ended") {
                 Frame::Heartbeat => {}
-                Frame::Amqp(_, performative, payload) => return (performative, payload),
+                Frame::Amqp(performative, payload) => return (*performative, payload),
             }
         }
     }
@@ -336,10 +329,21 @@ impl Client {
     }
 
     pub(crate) async fn disposition(&mut self) -> Disposition {
+        let disposition = self.any_disposition().await;
+        assert!(disposition.settled);
+        disposition
+    }
+
+    pub(crate) async fn unsettled_disposition(&mut self) -> Disposition {
+        let disposition = self.any_disposition().await;
+        assert!(!disposition.settled);
+        disposition
+    }
+
+    async fn any_disposition(&mut self) -> Disposition {
         let Performative::Disposition(disposition) = self.next().await else {
             panic!("no disposition");
         };
-        assert!(disposition.settled);
         disposition
     }
 

@@ -84,33 +84,37 @@ async fn a_client_that_is_silent_too_long_is_told_so() {
 async fn a_client_hears_from_the_broker_within_the_time_it_allows() {
     let namespace = Namespace::start().await;
     let open = Open {
-        idle_time_out: Some(200),
+        idle_time_out: Some(1000),
         ..open()
     };
     let mut client = Client::open_as(&namespace, open).await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let asked = tokio::time::Instant::now();
         let Some(Frame::Heartbeat) = client.frame().await else {
             panic!("no heartbeat");
         };
-        assert!(asked.elapsed() < Duration::from_millis(200));
+        assert!(asked.elapsed() < Duration::from_millis(1000));
     }
 }
 
 #[tokio::test]
 async fn a_connection_that_does_not_get_anywhere_is_closed() {
     let namespace = Namespace::with(Limits {
-        handshake: Duration::from_millis(50),
+        handshake: Duration::from_millis(500),
         ..Limits::default()
     })
     .await;
-    // At whatever point it stops: nothing, half of the protocol, no mechanism, no open.
-    for (sent, answer) in [(0, 0), (3, 0), (8, 1), (16, 1)] {
+    // At whatever point it stops: nothing, half of the protocol, no mechanism, half of a frame.
+    let mut begun = SASL_HEADER.to_vec();
+    begun.extend([0, 0, 0, 9, 2, 1, 0, 0]);
+    let mut clients = Vec::new();
+    for sent in [0, 3, 8, 16] {
         let mut client = Client::connect(&namespace).await;
-        let mut bytes = SASL_HEADER.to_vec();
-        bytes.extend([0, 0, 0, 9, 2, 1, 0, 0]);
-        client.write(&bytes[..sent]).await;
-        if answer > 0 {
+        client.write(&begun[..sent]).await;
+        clients.push((sent, client));
+    }
+    for (sent, mut client) in clients {
+        if sent >= SASL_HEADER.len() {
             assert_eq!(client.bytes::<8>().await, SASL_HEADER);
             client.sasl().await;
         }

@@ -142,7 +142,8 @@ async fn sends_and_settlements_happen_when_the_transaction_is_discharged() {
         .client
         .settle(0, 0, in_transaction(&id, Some(accepted())))
         .await;
-    let disposition = controller.client.disposition().await;
+    // It is not settled before the transaction is.
+    let disposition = controller.client.unsettled_disposition().await;
     assert_eq!(disposition.role, Role::Sender);
     assert_eq!(
         disposition.state,
@@ -179,7 +180,7 @@ async fn a_transaction_that_fails_or_is_rolled_back_changes_nothing() {
         .client
         .settle(0, 0, in_transaction(&id, Some(accepted())))
         .await;
-    controller.client.disposition().await;
+    controller.client.unsettled_disposition().await;
     let tag = delivered.delivery_tag.unwrap();
     let token = uuid::Uuid::from_bytes_le(tag.as_ref().try_into().unwrap());
     namespace
