@@ -129,6 +129,12 @@ class Bus:
         self._clients.append(client)
         return client
 
+    def lock_renewer(self):
+        """For a receiver; what it receives is then locked until it is settled."""
+        renewer = self._face(azure.servicebus.AutoLockRenewer, azure.servicebus.aio.AutoLockRenewer)
+        self._clients.append(renewer)
+        return renewer._inner if self.is_sync else renewer
+
     def sender(self, entity: str, client=None):
         sender = (client or self.client).get_queue_sender(entity)
         self._links.append(sender)

@@ -26,6 +26,7 @@ STEPS = {
     "settled_outcomes": "abandon-with-properties",
     "deferred_by_outcome": "defer",
     "dead_lettered_by_outcome": "dead-letter-with-reason",
+    "what_came_before_the_close_is_done": "amqp-close",
     "management_of_what_is_unknown": "amqp-management-errors",
     "rules": "rules",
     "transactions_commit": "transactions",

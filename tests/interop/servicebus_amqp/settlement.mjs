@@ -143,3 +143,26 @@ export async function rules(port) {
   assert.deepEqual(taken[0].message.application_properties, { colour: "red", seen: 1 });
   await peer.close();
 }
+
+export async function what_came_before_the_close_is_done(port) {
+  // A client that waits for no answer says all it has to say and leaves.
+  const texts = Array.from({ length: 50 }, (_, index) => `m${index}`);
+  const sending = await Peer.connect(port);
+  const sender = await sending.sender("plain", { snd_settle_mode: 1 });
+  for (const text of texts) sender.send(data(text));
+  await sending.close();
+  const settling = await Peer.connect(port);
+  assert.deepEqual(await peek(settling, "plain"), texts);
+  const receiver = await settling.receiver("plain", { rcv_settle_mode: 0 });
+  const taken = await take(receiver, texts.length);
+  for (const [index, { delivery }] of taken.entries()) {
+    if (index % 2) delivery.release();
+    else delivery.accept();
+  }
+  await settling.close();
+  const after = await Peer.connect(port);
+  const left = await take(await after.receiver("plain"), texts.length / 2);
+  assert.deepEqual(textsOf(left), texts.filter((_, index) => index % 2));
+  assert.deepEqual(new Set(left.map(({ message }) => message.delivery_count)), new Set([0]));
+  await after.close();
+}

@@ -92,6 +92,21 @@ async def test_single_send_with_defaults(bus):
     assert message.expires_at_utc == message.enqueued_time_utc + TIME_TO_LIVE
 
 
+@pytest.mark.step("single-send")
+async def test_streaming(bus):
+    sender, receiver = bus.sender("plain"), bus.receiver("plain", max_wait_time=1)
+    await open_all(sender, receiver)
+    for number in range(5):
+        await sender.send_messages(ServiceBusMessage(f"m{number}"))
+    got = []
+    # It ends when none comes for a second.
+    async for message in receiver:
+        got.append(body(message))
+        await receiver.complete_message(message)
+    assert got == [b"m0", b"m1", b"m2", b"m3", b"m4"]
+    await assert_empty(receiver)
+
+
 @pytest.mark.step("batch-send")
 async def test_batch_send(bus):
     sender, receiver = bus.sender("plain"), bus.receiver("plain")
@@ -157,6 +172,18 @@ async def test_complete(bus):
         await receiver.complete_message(first)
     await receiver.complete_message(second)
     await assert_empty(receiver)
+
+
+@pytest.mark.step("complete")
+async def test_what_was_prefetched_and_not_taken_is_given_back(bus):
+    receiver = bus.receiver("plain", prefetch_count=10)
+    await bus.sender("plain").send_messages([ServiceBusMessage(f"m{number}") for number in range(20)])
+    await receiver.complete_message(await take_one(receiver))
+    await receiver.close()
+    # At once, and none of that was a delivery.
+    messages = await take(bus.receiver("plain"), 19)
+    assert bodies(messages) == [b"m%d" % number for number in range(1, 20)]
+    assert {message.delivery_count for message in messages} == {0}
 
 
 @pytest.mark.step("abandon-with-properties")
@@ -337,6 +364,22 @@ async def test_renew_lock(bus):
     assert await other.receive_messages(max_wait_time=(first_end - now()).total_seconds() + 0.5) == []
     await receiver.complete_message(message)
     await assert_empty(receiver)
+
+
+@pytest.mark.step("renew-lock")
+async def test_lock_renewer(bus):
+    """The SDK's own: it renews as long as the message is not settled."""
+    sender, other = bus.sender("short-lock"), bus.receiver("short-lock")
+    receiver = bus.receiver("short-lock", auto_lock_renewer=bus.lock_renewer())
+    await open_all(sender, receiver, other)
+    await sender.send_messages(ServiceBusMessage("slow"))
+    message = await take_one(receiver)
+    first_end = message.locked_until_utc
+    await until(first_end + timedelta(seconds=1))
+    assert await other.receive_messages(max_wait_time=0.5) == []
+    assert message.locked_until_utc > first_end
+    await receiver.complete_message(message)
+    await assert_empty(other)
 
 
 @pytest.mark.step("lock-lost")
