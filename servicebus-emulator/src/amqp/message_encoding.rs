@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use crate::{Body, Message, MessageState, ReceivedMessage};
 
 use super::{
-    value::put_property,
+    value::{self, put_property},
     value_encoding::{
         put_binary, put_bool, put_descriptor, put_int, put_list, put_long, put_map, put_null,
-        put_string, put_symbol, put_timestamp, put_uint,
+        put_string, put_symbol, put_timestamp, put_uint, put_value,
     },
 };
 
@@ -39,6 +39,15 @@ fn encode(received: &ReceivedMessage, delivery_count: u32) -> Bytes {
     let message = &received.message;
     let mut out = BytesMut::with_capacity(message.body.bytes().len() + USUAL_OVERHEAD);
     put_header(&mut out, message, delivery_count);
+    // Go, Python and Rust look for it here before they turn the delivery's tag into one.
+    if let Some(lock_token) = received.lock_token {
+        put_descriptor(&mut out, 0x71);
+        put_map(&mut out, |out| {
+            put_symbol(out, "x-opt-lock-token");
+            put_value(out, &value::uuid(lock_token));
+            2
+        });
+    }
     put_annotations(&mut out, received);
     put_properties(&mut out, received);
     if !message.properties.is_empty() {

@@ -81,9 +81,13 @@ fn timestamp(milliseconds: i64) -> Amqp {
 
 #[test]
 fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
-    let sections = sections(&encode_message(&received(full())));
+    let lock_token = uuid::Uuid::from_u128(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+    let sections = sections(&encode_message(&ReceivedMessage {
+        lock_token: Some(lock_token),
+        ..received(full())
+    }));
     let codes: Vec<u64> = sections.iter().map(|(code, _)| *code).collect();
-    assert_eq!(codes, [0x70, 0x72, 0x73, 0x74, 0x75]);
+    assert_eq!(codes, [0x70, 0x71, 0x72, 0x73, 0x74, 0x75]);
     let header = Amqp::List(vec![
         Amqp::Bool(true),
         Amqp::Null,
@@ -106,7 +110,9 @@ fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
         (symbol("x-opt-partition-key"), string("s")),
         (symbol("x-opt-deadletter-source"), string("q1")),
     ];
-    assert_eq!(sections[1].1, Amqp::Map(annotations.into_iter().collect()));
+    let token = [(symbol("x-opt-lock-token"), value::uuid(lock_token))];
+    assert_eq!(sections[1].1, Amqp::Map(token.into_iter().collect()));
+    assert_eq!(sections[2].1, Amqp::Map(annotations.into_iter().collect()));
     let properties = Amqp::List(vec![
         string("m"),
         Amqp::Null,
@@ -122,8 +128,8 @@ fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
         Amqp::Null,
         string("rs"),
     ]);
-    assert_eq!(sections[2].1, properties);
-    assert_eq!(sections[4].1, Amqp::Binary(b"hello".to_vec().into()));
+    assert_eq!(sections[3].1, properties);
+    assert_eq!(sections[5].1, Amqp::Binary(b"hello".to_vec().into()));
 }
 
 #[test]
