@@ -222,9 +222,9 @@ fn message_json(received: &ReceivedMessage) -> Value {
         .iter()
         .map(|(name, value)| (name.clone(), property_json(value)))
         .collect();
-    let body = message.body.bytes();
-    let body = serde_json::from_slice(body)
-        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(body).into_owned()));
+    let body = message.body.data();
+    let body = serde_json::from_slice(&body)
+        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body).into_owned()));
     json!({
         "sequenceNumber": received.sequence_number,
         "messageId": message.message_id,

@@ -122,9 +122,10 @@ pub fn service_bus_envelope(
     let mut metadata = broker_properties(message);
     metadata.set_sys(function, now);
     let data = match trigger.data_type {
-        DataType::Binary => BindingValue::Bytes(message.message.body.bytes().to_vec()),
+        DataType::Binary => BindingValue::Bytes(message.message.body.data().to_vec()),
         DataType::String => {
-            let text = String::from_utf8_lossy(message.message.body.bytes());
+            let body = message.message.body.data();
+            let text = String::from_utf8_lossy(&body);
             metadata.merge_body(&text);
             text.as_ref().into()
         }

@@ -43,3 +43,4 @@ mod windows;
 mod work;
 
 pub use listener::{Limits, serve};
+pub(crate) use message_decoding::plain;

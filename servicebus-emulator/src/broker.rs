@@ -87,15 +87,25 @@ impl Broker {
 
     /// Carries out what time alone brings: scheduled messages are enqueued, locks end, messages expire.
     pub(crate) fn advance(&mut self, now: Timestamp) {
+        self.advance_part(now, usize::MAX);
+    }
+
+    /// As [`Self::advance`], up to `most` things; answers whether there are more.
+    pub(crate) fn advance_part(&mut self, now: Timestamp, most: usize) -> bool {
+        let mut done = 0;
         while let Some(next) = self.next_due()
             && next <= now
         {
+            if done == most {
+                return true;
+            }
+            done += 1;
             if let Some((due, at, first)) = self.next_page_due()
                 && due == next
             {
                 // What cannot be read stays due: the owner tries again later.
                 if self.thaw(at, first).is_err() {
-                    return;
+                    return false;
                 }
             } else if let Some((due, at, session)) = self.session_due.first()
                 && *due == next
@@ -106,6 +116,7 @@ impl Broker {
                 self.carry_out(now, at, sequence);
             }
         }
+        false
     }
 
     /// What is due for one message.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::EntityPath;
+use crate::{EntityPath, amqp};
 
 /// The largest message, body and header part together, in bytes: that of the Standard tier.
 pub const MAX_MESSAGE_SIZE: usize = 262_144;
@@ -43,7 +43,7 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Body {
     Data(Bytes),
-    /// An `amqp-value` or `amqp-sequence` body: its sections, encoded as they were sent.
+    /// An `amqp-value` or `amqp-sequence` body, or one of several data sections: the sections, encoded as they were sent.
     Encoded(Bytes),
 }
 
@@ -52,6 +52,17 @@ impl Body {
     pub fn bytes(&self) -> &Bytes {
         match self {
             Self::Data(bytes) | Self::Encoded(bytes) => bytes,
+        }
+    }
+}
+
+impl Body {
+    /// What a receiver gets that knows bytes only, over REST for one: the data, that of all sections, a text or binary value
+    /// itself, and of anything else its encoding.
+    pub fn data(&self) -> Bytes {
+        match self {
+            Self::Data(bytes) => bytes.clone(),
+            Self::Encoded(bytes) => amqp::plain(bytes).unwrap_or_else(|| bytes.clone()),
         }
     }
 }

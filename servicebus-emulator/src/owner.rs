@@ -28,6 +28,9 @@ use crate::{
 /// How many commands share a commit; a bound, so that the first of them does not wait for all that follow.
 const MAX_BATCH: usize = 512;
 
+/// How many things that are due are carried out before a commit.
+pub(crate) const PORTION: usize = 5_000;
+
 /// How long the owner leaves the store alone after a failed commit: each attempt opens the file again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -215,10 +218,7 @@ impl Owner {
             };
             self.step();
             self.end_pause();
-            if self.paused.is_none() {
-                self.broker.advance(self.now);
-                self.note_read_failure();
-            }
+            self.advance();
             let mut answers = Vec::new();
             let mut closing = false;
             let mut taken = 0;
@@ -256,6 +256,18 @@ impl Owner {
     fn step(&mut self) {
         self.now = time_after(self.now, self.now_since.elapsed(), Timestamp::now());
         self.now_since = Instant::now();
+    }
+
+    /// Carries out what is due, in portions that are committed one by one: after a long absence it may be very much.
+    fn advance(&mut self) {
+        while self.paused.is_none() {
+            let more = self.broker.advance_part(self.now, PORTION);
+            self.note_read_failure();
+            if !more || self.paused.is_some() {
+                return;
+            }
+            self.commit();
+        }
     }
 
     /// When the pause is over, tries the store with what the failed commit may have left behind, before
@@ -400,10 +412,23 @@ impl Owner {
             && let Err(reason) = store.commit(changes)
         {
             self.broker.roll_back();
-            return Some(self.pause(reason));
+            let error = self.pause(reason);
+            self.turn_away(&error);
+            return Some(error);
         }
         self.broker.committed();
         None
+    }
+
+    /// Those who wait at an entity that has never come to be are told why.
+    fn turn_away(&mut self, error: &Error) {
+        for place in self.waiting.places() {
+            while self.broker.turns_away(place.0).is_some()
+                && let Some(waiter) = self.waiting.next(place)
+            {
+                waiter.send_away(Some(error.clone()));
+            }
+        }
     }
 
     /// What is due and cannot be read would otherwise be tried without end.

@@ -355,7 +355,7 @@ fn no_message() -> Response {
 
 fn message(status: StatusCode, received: &ReceivedMessage, location: Option<String>) -> Response {
     let message = &received.message;
-    let mut response = Response::new(Body::from(message.body.bytes().clone()));
+    let mut response = Response::new(Body::from(message.body.data()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     custom_properties::write(&message.properties, headers);

@@ -22,7 +22,7 @@ use crate::{
     AcceptedSession, Changes, EntityPath, MAX_MESSAGE_SIZE, Message, MessageState, Operation,
     ReceiveMode, ReceivedMessage, Settlement, Topology,
     broker::Broker,
-    owner::{Accepted, Command, Delivery, Job, Owner},
+    owner::{Accepted, Command, Delivery, Job, Owner, PORTION},
     store::Store,
     waiting::{Waiter, Wants},
 };
@@ -146,13 +146,22 @@ impl ServiceBus {
                 })
             })?;
         }
-        broker.resume(Timestamp::now());
-        if let Some(store) = &store {
-            store
-                .commit(&broker.changes())
-                .map_err(|reason| store.unusable(reason))?;
+        let now = Timestamp::now();
+        let commit = |broker: &mut Broker| {
+            if let Some(store) = &store {
+                store
+                    .commit(&broker.changes())
+                    .map_err(|reason| store.unusable(reason))?;
+            }
+            broker.committed();
+            Ok::<_, OpenError>(())
+        };
+        // What became due while nobody ran may be very much.
+        while broker.advance_part(now, PORTION) {
+            commit(&mut broker)?;
         }
-        broker.committed();
+        broker.resume(now);
+        commit(&mut broker)?;
         Self::start(broker, store, limits).map_err(|error| OpenError::Data {
             folder,
             reason: format!("no thread could be started for it: {error}"),
@@ -280,20 +289,18 @@ impl ServiceBus {
         Ok(delivery.map_or_else(Vec::new, Delivery::take))
     }
 
-    /// The deferred messages with those sequence numbers, all or none; where the entity requires sessions, of a
-    /// session that is held.
+    /// The deferred messages with those sequence numbers, all or none; where the entity requires sessions, those
+    /// of the accepted session with that token.
     pub async fn receive_deferred(
         &self,
         from: &EntityPath,
         mode: ReceiveMode,
-        session_id: Option<&str>,
+        session: Option<Uuid>,
         sequence_numbers: Vec<i64>,
     ) -> Result<Vec<ReceivedMessage>, Error> {
         let from = from.clone();
-        let session = session_id.map(str::to_owned);
         let owner = Arc::downgrade(&self.commands);
         let delivery = self.change(move |broker, now| {
-            let session = session.as_deref();
             let received = broker.receive_deferred(now, &from, mode, session, &sequence_numbers)?;
             Ok(Delivery::new(received, from, owner))
         });
@@ -386,37 +393,37 @@ impl ServiceBus {
         Ok(accepted.and_then(Accepted::take))
     }
 
-    /// Holds the session for another lock duration; answers until when.
+    /// Holds the accepted session with that token for another lock duration; answers until when.
     pub async fn renew_session_lock(
         &self,
         from: &EntityPath,
-        session_id: &str,
+        session: Uuid,
     ) -> Result<Timestamp, Error> {
-        let (from, session) = (from.clone(), session_id.to_owned());
-        self.change(move |broker, now| broker.renew_session_lock(now, &from, &session))
+        let from = from.clone();
+        self.change(move |broker, now| broker.renew_session_lock(now, &from, session))
             .await
     }
 
-    /// The state of a session that is held.
+    /// The state of the accepted session with that token.
     pub async fn session_state(
         &self,
         from: &EntityPath,
-        session_id: &str,
+        session: Uuid,
     ) -> Result<Option<Bytes>, Error> {
-        let (from, session) = (from.clone(), session_id.to_owned());
-        self.change(move |broker, now| broker.session_state(now, &from, &session))
+        let from = from.clone();
+        self.change(move |broker, now| broker.session_state(now, &from, session))
             .await
     }
 
-    /// Sets the state of a session that is held; it outlives the lock, the messages and the process.
+    /// Sets the state of the accepted session with that token; it outlives the lock, the messages and the process.
     pub async fn set_session_state(
         &self,
         from: &EntityPath,
-        session_id: &str,
+        session: Uuid,
         state: Option<Bytes>,
     ) -> Result<(), Error> {
-        let (from, session) = (from.clone(), session_id.to_owned());
-        self.change(move |broker, now| broker.set_session_state(now, &from, &session, state))
+        let from = from.clone();
+        self.change(move |broker, now| broker.set_session_state(now, &from, session, state))
             .await
     }
 

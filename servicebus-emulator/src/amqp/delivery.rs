@@ -18,6 +18,7 @@ use super::{
     management_message::Request,
     message_decoding::{BATCH_FORMAT, decode_batch, decode_message},
     settlement::{accepted, rejected},
+    value,
     work::{Context, Done, LinkId},
 };
 use crate::{EntityPath, Message, Operation};
@@ -169,8 +170,13 @@ fn request(
         }
         Node::Management(entity) => {
             let (bus, entity) = (context.shared.bus.clone(), entity.clone());
+            let session = request.argument("session-id").and_then(value::text);
+            let session = session.zip(entity.as_ref()).and_then(|(id, entity)| {
+                let place = (entity.key(), id.to_owned());
+                context.held.get(&place).copied()
+            });
             context.work.push_weighing(LARGEST_ANSWER, async move {
-                let response = management::answer(&bus, entity.as_ref(), &request).await;
+                let response = management::answer(&bus, entity.as_ref(), session, &request).await;
                 let payload = response.encode(&request);
                 Done::Answer {
                     request: link,

@@ -4,6 +4,7 @@
 //! been done. Facts: <https://learn.microsoft.com/azure/service-bus-messaging/service-bus-amqp-request-response>.
 
 use serde_amqp::Value as Amqp;
+use uuid::Uuid;
 
 use super::{
     coordinator::not_transactional,
@@ -15,10 +16,12 @@ use crate::{EntityPath, Operation, ServiceBus};
 
 const UPDATE_DISPOSITION: &str = "com.microsoft:update-disposition";
 
-/// The answer to a request; without an entity it is to the namespace.
+/// The answer to a request; without an entity it is to the namespace. `session` is the token of the session that the request
+/// is about, if a receiver of the same connection holds it.
 pub(crate) async fn answer(
     bus: &ServiceBus,
     entity: Option<&EntityPath>,
+    session: Option<Uuid>,
     request: &Request,
 ) -> Response {
     let Some(entity) = entity else {
@@ -33,16 +36,18 @@ pub(crate) async fn answer(
             management_messages::cancel(bus, entity, request).await
         }
         "com.microsoft:receive-by-sequence-number" => {
-            management_messages::receive(bus, entity, request).await
+            management_messages::receive(bus, entity, session, request).await
         }
         UPDATE_DISPOSITION => management_messages::settle(bus, entity, request).await,
         "com.microsoft:renew-lock" => management_messages::renew(bus, entity, request).await,
         "com.microsoft:renew-session-lock" => {
-            management_sessions::renew(bus, entity, request).await
+            management_sessions::renew(bus, entity, session, request).await
         }
-        "com.microsoft:get-session-state" => management_sessions::state(bus, entity, request).await,
+        "com.microsoft:get-session-state" => {
+            management_sessions::state(bus, entity, session, request).await
+        }
         "com.microsoft:set-session-state" => {
-            management_sessions::set_state(bus, entity, request).await
+            management_sessions::set_state(bus, entity, session, request).await
         }
         "com.microsoft:get-message-sessions" => {
             management_sessions::list(bus, entity, request).await

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     errors::Refusal,
-    management::{argument, count, done, no_content, required, required_list},
+    management::{argument, count, done, no_content, operations, required, required_list},
     management_message::{Request, Response},
     message_decoding::decode_message,
     message_encoding::{encode_message, encode_peeked},
@@ -78,6 +78,7 @@ pub(crate) async fn cancel(
 pub(crate) async fn receive(
     bus: &ServiceBus,
     entity: &EntityPath,
+    session: Option<Uuid>,
     request: &Request,
 ) -> Result<Response, Refusal> {
     let numbers = required_list(request, "sequence-numbers", value::long)?;
@@ -86,7 +87,10 @@ pub(crate) async fn receive(
         1 => ReceiveMode::PeekLock,
         other => return Err(argument(format!("`receiver-settle-mode` is {other}"))),
     };
-    let session = request.argument("session-id").and_then(value::text);
+    // Nobody holds a session with the nil token.
+    let session = request
+        .argument("session-id")
+        .map(|_| session.unwrap_or_default());
     let received = bus.receive_deferred(entity, mode, session, numbers).await?;
     let messages = received.iter().map(|received| {
         let message = value::binary(&encode_message(received));
@@ -104,10 +108,7 @@ pub(crate) async fn settle(
     entity: &EntityPath,
     request: &Request,
 ) -> Result<Response, Refusal> {
-    let (tokens, settlement) = settlement(request)?;
-    for token in tokens {
-        bus.settle(entity, token, settlement.clone()).await?;
-    }
+    bus.transact(operations(entity, request)?).await?;
     Ok(done())
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde_amqp::{Value as Amqp, primitives::Array};
+use uuid::Uuid;
 
 use super::{
     errors::Refusal,
@@ -14,9 +15,10 @@ use crate::{EntityPath, ServiceBus};
 pub(crate) async fn renew(
     bus: &ServiceBus,
     entity: &EntityPath,
+    session: Option<Uuid>,
     request: &Request,
 ) -> Result<Response, Refusal> {
-    let session = required(request, "session-id", value::text)?;
+    let session = held(session, request)?;
     let until = bus.renew_session_lock(entity, session).await?;
     let body = value::map([("expiration", value::timestamp(until))]);
     Ok(Response::ok(body))
@@ -25,9 +27,10 @@ pub(crate) async fn renew(
 pub(crate) async fn state(
     bus: &ServiceBus,
     entity: &EntityPath,
+    session: Option<Uuid>,
     request: &Request,
 ) -> Result<Response, Refusal> {
-    let session = required(request, "session-id", value::text)?;
+    let session = held(session, request)?;
     let state = bus.session_state(entity, session).await?;
     let state = state.map_or(Amqp::Null, |state| value::binary(&state));
     Ok(Response::ok(value::map([("session-state", state)])))
@@ -36,9 +39,10 @@ pub(crate) async fn state(
 pub(crate) async fn set_state(
     bus: &ServiceBus,
     entity: &EntityPath,
+    session: Option<Uuid>,
     request: &Request,
 ) -> Result<Response, Refusal> {
-    let session = required(request, "session-id", value::text)?;
+    let session = held(session, request)?;
     // None, or null: the state is removed.
     let state = match request.argument("session-state") {
         None => None,
@@ -49,12 +53,18 @@ pub(crate) async fn set_state(
     Ok(done())
 }
 
+/// The session that the request names, which only its holder may ask about; nobody holds one with the nil token.
+fn held(session: Option<Uuid>, request: &Request) -> Result<Uuid, Refusal> {
+    required(request, "session-id", value::text)?;
+    Ok(session.unwrap_or_default())
+}
+
 pub(crate) async fn list(
     bus: &ServiceBus,
     entity: &EntityPath,
     request: &Request,
 ) -> Result<Response, Refusal> {
-    // A time beyond the calendar (DateTime.MaxValue) asks for those with messages only.
+    // A time beyond the calendar (DateTime.MaxValue) asks for those with messages or a state.
     let since = request.argument("last-updated-time").and_then(value::time);
     let skip = count(request, "skip")?;
     let most = count(request, "top")?;

@@ -3,7 +3,7 @@
 //! Runs once for every message that a client sends or schedules. What the bus has a place for is kept; delivery
 //! annotations, the footer and unknown message annotations are the sender's own business and are dropped, as are
 //! `durable`, `priority`, `user-id`, `content-encoding` and `group-sequence`. An error means that the payload is no
-//! message, and the delivery is rejected with `amqp:decode-error`; limits and contradictions are the broker's to check.
+//! message, and the delivery is rejected; limits and contradictions are the broker's to check.
 
 use std::time::Duration;
 
@@ -34,13 +34,13 @@ pub(crate) enum MessageError {
     ScheduledEnqueueTime,
 }
 
-/// One message. Several data sections become one: no client of Service Bus sends more, and all of them show the
-/// bytes together.
+/// One message. A body of one data section is its bytes; every other body is kept as it was sent.
 pub(crate) fn decode_message(payload: &[u8]) -> Result<Message, MessageError> {
     let mut reader = Reader::new(payload);
     let mut message = Message::default();
-    let mut data: Option<Vec<u8>> = None;
-    let mut encoded: Option<Vec<u8>> = None;
+    let mut data: Vec<&[u8]> = Vec::new();
+    let mut others = false;
+    let mut encoded: Vec<u8> = Vec::new();
     let mut header = Header::default();
     let mut properties = Properties::default();
     while !reader.is_empty() {
@@ -51,26 +51,46 @@ pub(crate) fn decode_message(payload: &[u8]) -> Result<Message, MessageError> {
             0x72 => read_annotations(&mut reader, &mut message)?,
             0x73 => properties = read_properties(reader.fields()?, &mut message)?,
             0x74 => read_application_properties(&mut reader, &mut message)?,
-            0x75 => data
-                .get_or_insert_default()
-                .extend_from_slice(binary(&mut reader)?),
-            0x76 | 0x77 => {
-                reader.encoded()?;
+            code @ 0x75..=0x77 => {
+                if code == 0x75 {
+                    data.push(binary(&mut reader)?);
+                } else {
+                    others = true;
+                    reader.encoded()?;
+                }
                 let length = section.len() - reader.rest().len();
-                encoded
-                    .get_or_insert_default()
-                    .extend_from_slice(&section[..length]);
+                encoded.extend_from_slice(&section[..length]);
             }
             code => return Err(MessageError::Section(code)),
         }
     }
     message.time_to_live = time_to_live(&header, &properties);
-    message.body = match (data, encoded) {
-        (Some(_), Some(_)) => return Err(MessageError::MixedBody),
-        (None, Some(encoded)) => Body::Encoded(Bytes::from(encoded)),
-        (data, None) => Body::Data(Bytes::from(data.unwrap_or_default())),
+    message.body = match (&data[..], others) {
+        ([], false) => Body::default(),
+        ([data], false) => Body::Data(Bytes::copy_from_slice(data)),
+        ([], true) | (_, false) => Body::Encoded(Bytes::from(encoded)),
+        (_, true) => return Err(MessageError::MixedBody),
     };
     Ok(message)
+}
+
+/// The bytes of a body that is kept as it was sent, for a receiver that knows nothing else: those of all its data sections,
+/// or of a text or binary value. `None` where it has none.
+pub(crate) fn plain(encoded: &[u8]) -> Option<Bytes> {
+    let mut reader = Reader::new(encoded);
+    let mut plain = Vec::new();
+    while !reader.is_empty() {
+        match reader.descriptor().ok()? {
+            0x75 => plain.extend_from_slice(binary(&mut reader).ok()?),
+            0x77 => match reader.value().ok()? {
+                Amqp::String(text) => return Some(text.into()),
+                Amqp::Binary(bytes) => return Some(bytes.into_vec().into()),
+                _ => return None,
+            },
+            _ => return None,
+        }
+    }
+    Some(plain.into())
 }
 
 /// The messages of a batch: each data section holds one, encoded. What the outer message says besides is what the

@@ -184,21 +184,34 @@ fn a_message_is_received_as_it_was_sent() {
 }
 
 #[test]
-fn bodies_that_are_not_data_are_passed_on_as_they_were_sent() {
-    for body in [
-        &b"\x00\x53\x77\xa1\x02hi"[..],
-        b"\x00\x53\x77\x40",
+fn bodies_that_are_not_one_piece_of_data_are_passed_on_as_they_were_sent() {
+    for (body, plain) in [
+        (&b"\x00\x53\x77\xa1\x02hi"[..], &b"hi"[..]),
+        (b"\x00\x53\x77\xa0\x02\x00\x01", b"\x00\x01"),
+        (b"\x00\x53\x77\x40", b"\x00\x53\x77\x40"),
         // Two sequences.
-        b"\x00\x53\x76\xc0\x03\x01\x54\x01\x00\x53\x76\x45",
+        (
+            b"\x00\x53\x76\xc0\x03\x01\x54\x01\x00\x53\x76\x45",
+            b"\x00\x53\x76\xc0\x03\x01\x54\x01\x00\x53\x76\x45",
+        ),
+        // Two pieces of data.
+        (
+            b"\x00\x53\x75\xa0\x01a\x00\x53\x75\xb0\x00\x00\x00\x01b",
+            b"ab",
+        ),
         // A descriptor that is a ulong in its long form.
-        b"\x00\x80\x00\x00\x00\x00\x00\x00\x00\x77\x74\x01\x02\x03\x04",
+        (
+            b"\x00\x80\x00\x00\x00\x00\x00\x00\x00\x77\x74\x01\x02\x03\x04",
+            b"\x00\x80\x00\x00\x00\x00\x00\x00\x00\x77\x74\x01\x02\x03\x04",
+        ),
     ] {
         let message = decode_message(body).unwrap();
         assert_eq!(message.body, Body::Encoded(Bytes::copy_from_slice(body)));
+        assert_eq!(message.body.data(), plain);
         assert!(encode_message(&received(message)).ends_with(body));
     }
-    let two = decode_message(b"\x00\x53\x75\xa0\x01a\x00\x53\x75\xb0\x00\x00\x00\x01b").unwrap();
-    assert_eq!(two.body, Body::from(&b"ab"[..]));
+    let one = decode_message(b"\x00\x53\x75\xa0\x01a").unwrap();
+    assert_eq!(one.body, Body::from(&b"a"[..]));
     assert_eq!(decode_message(b"").unwrap(), Message::default());
     let mixed = b"\x00\x53\x75\xa0\x00\x00\x53\x77\x40";
     assert_eq!(decode_message(mixed), Err(MessageError::MixedBody));

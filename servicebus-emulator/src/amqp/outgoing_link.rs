@@ -322,6 +322,7 @@ impl OutgoingLink {
         );
         if let Some(session) = session {
             bus.release_session(&from, session.token);
+            context.release(&from, &session);
         }
     }
 }

@@ -195,6 +195,14 @@ impl Session {
                 Link::Incoming(link.into())
             }
             Ok(Admitted::Outgoing(source)) => {
+                if let Source::Entity {
+                    from,
+                    session: Some(session),
+                    ..
+                } = &source
+                {
+                    context.hold(from, session);
+                }
                 self.answer_attach(&attach, Some(&source), context);
                 Link::Outgoing(OutgoingLink::new(id, source).into())
             }

@@ -1,14 +1,15 @@
 //! What is under way for a connection: the commands to the bus that it has not been answered yet.
 //!
 //! Each is a future that the connection's own task drives, so that an answer, and the state of the link that it is for, are
-//! only ever looked at in one place, and what is dropped has certainly not happened behind its back. They are first driven in
-//! the order in which they came: two messages of one link reach the bus in that order.
+//! only ever looked at in one place. A command is on its way to the bus before its future is here: in the order in which
+//! frames came, and whatever becomes of the connection.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use fe2o3_amqp_types::{messaging::DeliveryState, performatives::Performative};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use uuid::Uuid;
 
 use super::{
     address::Node,
@@ -19,7 +20,7 @@ use super::{
     frame,
     listener::Shared,
 };
-use crate::{Error, ReceivedMessage};
+use crate::{AcceptedSession, EntityPath, Error, ReceivedMessage};
 
 /// No more is made to be sent while so much waits for a slow reader.
 const MOST_OUTPUT: usize = 256 * 1024;
@@ -119,6 +120,8 @@ pub(crate) struct Context {
     pub(crate) work: Work,
     pub(crate) authorization: Authorization,
     pub(crate) transactions: Transactions,
+    /// The sessions of entities that receivers of this connection hold, with their tokens.
+    pub(crate) held: HashMap<(String, String), Uuid>,
     /// How many links there are in all sessions.
     pub(crate) links: usize,
     /// Some link has something to send, and has not because there is too much output.
@@ -142,6 +145,7 @@ impl Context {
             work: Work::default(),
             authorization,
             transactions: Transactions::default(),
+            held: HashMap::new(),
             links: 0,
             stalled: false,
             failure: None,
@@ -153,6 +157,20 @@ impl Context {
     pub(crate) fn serial(&mut self) -> u64 {
         self.last_serial += 1;
         self.last_serial
+    }
+
+    /// A receiver holds that session from now on.
+    pub(crate) fn hold(&mut self, entity: &EntityPath, session: &AcceptedSession) {
+        let place = (entity.key(), session.session_id.clone());
+        self.held.insert(place, session.token);
+    }
+
+    /// The receiver that held that session has gone; another one of the same connection may hold it by now.
+    pub(crate) fn release(&mut self, entity: &EntityPath, session: &AcceptedSession) {
+        let place = (entity.key(), session.session_id.clone());
+        if self.held.get(&place) == Some(&session.token) {
+            self.held.remove(&place);
+        }
     }
 
     /// One more link, if there may be.

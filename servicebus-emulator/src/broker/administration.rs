@@ -306,7 +306,9 @@ impl Broker {
 
     /// Why nobody can receive from the entity any more, if that is so.
     pub(crate) fn turns_away(&self, at: EntityId) -> Option<Error> {
-        let entity = &self.entities[at.0];
+        let Some(entity) = self.entities.get(at.0) else {
+            return Some(Error::EntityNotFound("it was not created".to_owned()));
+        };
         if entity.is_deleted() {
             return Some(Error::EntityNotFound(entity.path.to_string()));
         }

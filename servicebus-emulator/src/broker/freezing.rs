@@ -63,29 +63,29 @@ impl Broker {
     fn freeze_behind(&mut self, at: EntityId, kept: usize, size: usize) {
         let entity = &self.entities[at.0];
         let mut pages: Vec<Vec<i64>> = Vec::new();
-        let mut run = Vec::new();
+        let mut run: Vec<i64> = Vec::new();
         let mut passed = 0;
         for (sequence, stored) in entity.messages() {
-            if stored.lock.is_some() {
-                run.clear();
-                continue;
-            }
-            // A page has nothing between its messages, and so no other page either.
-            let previous = run.last().copied().unwrap_or(sequence);
-            if entity
-                .cold
-                .page_from(previous)
-                .is_some_and(|first| first < sequence)
-            {
-                run.clear();
-            }
-            passed += 1;
-            if passed > kept {
-                run.push(sequence);
-            }
-            if run.len() == size {
+            // A page has nothing between its messages: neither one that is held nor another page. What is cut off so is a
+            // short page; only the end of the queue, which grows, waits until it fills one.
+            let is_held = stored.lock.is_some();
+            let is_cut = is_held
+                || run.last().is_some_and(|previous| {
+                    let next = entity.cold.page_from(*previous);
+                    next.is_some_and(|first| first < sequence)
+                });
+            if is_cut || run.len() == size {
                 pages.push(std::mem::take(&mut run));
             }
+            if !is_held {
+                passed += 1;
+                if passed > kept {
+                    run.push(sequence);
+                }
+            }
+        }
+        if run.len() >= size {
+            pages.push(run);
         }
         for numbers in pages {
             self.freeze_page(at, &numbers);

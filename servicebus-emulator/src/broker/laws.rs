@@ -374,20 +374,20 @@ impl Laws {
                 }
             }
             LawStep::SetState(of, state) => {
-                if let Some((id, _)) = self.session(of) {
+                if let Some((id, token)) = self.session(of) {
                     let state = state.map(|byte| vec![byte].into());
                     let set = self
                         .broker
-                        .set_session_state(now, &rooms, &id, state.clone());
-                    prop_assert_eq!(set.is_ok(), self.is_held(&id));
+                        .set_session_state(now, &rooms, token, state.clone());
+                    prop_assert_eq!(set.is_ok(), self.holder(&id) == Some(token));
                     if set.is_ok() {
-                        prop_assert_eq!(self.broker.session_state(now, &rooms, &id), Ok(state));
+                        prop_assert_eq!(self.broker.session_state(now, &rooms, token), Ok(state));
                     }
                 }
             }
             LawStep::RenewSession(of) => {
-                if let Some((id, _)) = self.session(of)
-                    && let Ok(until) = self.broker.renew_session_lock(now, &rooms, &id)
+                if let Some((_, token)) = self.session(of)
+                    && let Ok(until) = self.broker.renew_session_lock(now, &rooms, token)
                 {
                     for ((from, _), (_, old)) in &mut self.live {
                         if *from == "rooms" {

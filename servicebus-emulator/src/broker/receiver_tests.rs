@@ -120,13 +120,16 @@ fn a_renewed_session_keeps_its_messages_locked() {
         .lock_token
         .unwrap();
     bus.wait(20);
-    let renewed = bus.broker.renew_session_lock(bus.now, &path("rooms"), "a");
+    let renewed = bus
+        .broker
+        .renew_session_lock(bus.now, &path("rooms"), session.token);
     assert_eq!(renewed, Ok(at(50)));
     bus.wait(29);
     assert_eq!(bus.settle("rooms", token, Settlement::Complete), Ok(()));
     bus.wait(1);
     assert_eq!(
-        bus.broker.renew_session_lock(bus.now, &path("rooms"), "a"),
+        bus.broker
+            .renew_session_lock(bus.now, &path("rooms"), session.token),
         Err(Error::SessionLockLost)
     );
 }
@@ -139,26 +142,26 @@ fn the_state_of_a_session_outlives_its_lock_its_messages_and_the_process() {
     };
     let mut bus = Bus::with_queue(rooms.clone());
     let state = Bytes::from_static(b"half way");
-    let set = |bus: &mut Bus, state| {
+    let set = |bus: &mut Bus, token, state| {
         bus.broker
-            .set_session_state(bus.now, &path("rooms"), "a", state)
+            .set_session_state(bus.now, &path("rooms"), token, state)
     };
     assert_eq!(
-        set(&mut bus, Some(state.clone())),
+        set(&mut bus, Uuid::nil(), Some(state.clone())),
         Err(Error::SessionLockLost)
     );
-    bus.accepted("a");
-    assert_eq!(set(&mut bus, Some(state.clone())), Ok(()));
+    let held = bus.accepted("a").token;
+    assert_eq!(set(&mut bus, held, Some(state.clone())), Ok(()));
     let mut disk = Disk::default();
     disk.commit(&mut bus.broker);
 
     let mut bus = Bus::with_queue(rooms);
     bus.broker.load_all(disk.items()).unwrap();
     bus.broker.resume(bus.now);
-    bus.accepted("a");
-    let read = |bus: &mut Bus| bus.broker.session_state(bus.now, &path("rooms"), "a");
+    let held = bus.accepted("a").token;
+    let read = |bus: &mut Bus| bus.broker.session_state(bus.now, &path("rooms"), held);
     assert_eq!(read(&mut bus), Ok(Some(state)));
-    assert_eq!(set(&mut bus, None), Ok(()));
+    assert_eq!(set(&mut bus, held, None), Ok(()));
     assert_eq!(read(&mut bus), Ok(None));
     disk.commit(&mut bus.broker);
     assert!(disk.session_states.is_empty());
@@ -197,11 +200,11 @@ fn sessions_are_listed_by_their_messages_or_by_when_their_state_was_set() {
     for session in ["b", "a", "c"] {
         bus.send("rooms", in_session(session, session));
     }
-    bus.accepted("z");
+    let held = bus.accepted("z").token;
     bus.wait(5);
     let state = Some(Bytes::from_static(b"x"));
     bus.broker
-        .set_session_state(bus.now, &path("rooms"), "z", state)
+        .set_session_state(bus.now, &path("rooms"), held, state)
         .unwrap();
     let list = |since, skip, most| {
         bus.broker

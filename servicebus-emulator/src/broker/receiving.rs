@@ -1,5 +1,7 @@
 //! Messages on their way to receivers: received, received by number, looked at, and taken back when nobody got them.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -39,10 +41,17 @@ impl Broker {
         self.entities[at.0].accessed(now);
         let mut received = Vec::new();
         let mut bytes = 0;
-        while received.len() < most
-            && let Some(sequence) = self.first_ready(at, session)?
-            && let Some(stored) = self.entities[at.0].get(sequence).cloned()
-        {
+        while received.len() < most {
+            let sequence = match self.first_ready(at, session) {
+                Ok(Some(sequence)) => sequence,
+                Ok(None) => break,
+                // Those that have been taken are delivered all the same.
+                Err(_) if !received.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            let Some(stored) = self.entities[at.0].get(sequence).cloned() else {
+                break;
+            };
             bytes += stored.size;
             if bytes > MAX_BYTES && !received.is_empty() {
                 break;
@@ -59,17 +68,20 @@ impl Broker {
         now: Timestamp,
         from: &EntityPath,
         mode: ReceiveMode,
-        session: Option<&str>,
+        session: Option<Uuid>,
         sequences: &[i64],
     ) -> Result<Vec<ReceivedMessage>, Error> {
         self.advance(now);
         let at = self.receivable(from)?;
         self.check_session_use(at, session.is_some())?;
-        if let Some(session) = session {
-            self.held_session(now, from, session)?;
-        }
+        let session = match session {
+            Some(token) => Some(self.held_session(now, from, token)?.1),
+            None => None,
+        };
+        let session = session.as_deref();
         let mut found = Vec::new();
-        for sequence in sequences {
+        // One that is named twice is there once.
+        for sequence in &sequences.iter().copied().collect::<BTreeSet<_>>() {
             self.thaw_message(at, *sequence)?;
             let stored = self.entities[at.0].get(*sequence).filter(|stored| {
                 let message_session = stored.record.message.session_id.as_deref();
@@ -194,6 +206,9 @@ impl Broker {
                         self.take_back(at, sequence);
                     }
                 }
+                // The entity may be another one of that name by now.
+                None if received.sequence_number > self.entities[at.0].last_sequence
+                    || self.entities[at.0].get(received.sequence_number).is_some() => {}
                 None => {
                     let record = Record {
                         message: received.message.into(),
@@ -239,6 +254,12 @@ impl Broker {
         session: Option<&str>,
     ) -> Result<Vec<ReceivedMessage>, Error> {
         let at = self.receivable(from)?;
+        if session.is_some() && !self.entities[at.0].settings.requires_session {
+            // Which session a message was sent in says nothing here, and to look for it would be to read everything.
+            return Err(Error::NotSupported(format!(
+                "`{from}` does not require sessions: its messages are not peeked at by session"
+            )));
+        }
         let mut peeked = Vec::new();
         let mut bytes = 0;
         let mut next = from_sequence;

@@ -99,9 +99,9 @@ impl Broker {
         &mut self,
         now: Timestamp,
         from: &EntityPath,
-        session_id: &str,
+        token: Uuid,
     ) -> Result<Timestamp, Error> {
-        let (at, session, held) = self.held_session(now, from, session_id)?;
+        let (at, session, held) = self.held_session(now, from, token)?;
         let until = after(now, self.entities[at.0].settings.lock_duration);
         let lock = held.lock.map(|lock| Lock { until, ..lock });
         self.hold(at, &session, Held { lock, ..held });
@@ -112,9 +112,9 @@ impl Broker {
         &mut self,
         now: Timestamp,
         from: &EntityPath,
-        session_id: &str,
+        token: Uuid,
     ) -> Result<Option<Bytes>, Error> {
-        let (_, _, held) = self.held_session(now, from, session_id)?;
+        let (_, _, held) = self.held_session(now, from, token)?;
         Ok(held.state)
     }
 
@@ -122,10 +122,10 @@ impl Broker {
         &mut self,
         now: Timestamp,
         from: &EntityPath,
-        session_id: &str,
+        token: Uuid,
         state: Option<Bytes>,
     ) -> Result<(), Error> {
-        let (at, session, held) = self.held_session(now, from, session_id)?;
+        let (at, session, held) = self.held_session(now, from, token)?;
         if state.as_ref().is_some_and(|state| state.len() > MAX_STATE) {
             return Err(Error::MessageTooLarge {
                 entity: from.to_string(),
@@ -157,20 +157,18 @@ impl Broker {
         Ok(ids.skip(skip).take(most).map(|id| id.to_string()).collect())
     }
 
-    /// The session, if someone holds it.
+    /// The session that is held with that token, if it still is.
     pub(crate) fn held_session(
         &mut self,
         now: Timestamp,
         from: &EntityPath,
-        session_id: &str,
+        token: Uuid,
     ) -> Result<(EntityId, Arc<str>, Held), Error> {
         self.advance(now);
         let at = self.receivable(from)?;
         self.check_session_use(at, true)?;
-        let held = self.entities[at.0].sessions.held(session_id);
-        if held.lock.is_none() {
-            return Err(Error::SessionLockLost);
-        }
-        Ok((at, session_id.into(), held))
+        let sessions = &self.entities[at.0].sessions;
+        let session = sessions.under(token).ok_or(Error::SessionLockLost)?;
+        Ok((at, Arc::clone(session), sessions.held(session)))
     }
 }

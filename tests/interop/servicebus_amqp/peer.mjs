@@ -296,8 +296,16 @@ export class Transaction {
     return send(this.peer, sender, message, { state: outcome.inTransaction(this.id) });
   }
 
-  settle(receiver, taken, inner) {
-    return settle(receiver, taken, outcome.inTransaction(this.id, inner));
+  /** What becomes of the message is open until the discharge: the answer does not settle it, and rhea raises no event for it. */
+  async settle(receiver, { delivery }, inner) {
+    delivery.remote_state = undefined;
+    delivery.update(false, outcome.inTransaction(this.id, inner));
+    const deadline = Date.now() + PATIENCE_MS;
+    while (delivery.remote_state === undefined) {
+      if (Date.now() > deadline) throw new Error(`waited ${PATIENCE_MS} ms for an outcome in a transaction`);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    return stateOf(delivery);
   }
 }
 
