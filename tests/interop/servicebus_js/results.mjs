@@ -9,6 +9,9 @@ const { version } = JSON.parse(
 const NOT_IN_THE_SDK = { transactions: "it has no way to send or settle in a transaction" };
 const PLAIN_HTTP = "with a policy in its pipeline that asks http: instead of https:, which is built in";
 const NOTES = {
+  "unknown-entity":
+    "but acceptSession with a session's name says SessionCannotBeLocked: Azure refuses already the token with 404, which " +
+    "the Python client would take for a failed login",
   "admin-entities": PLAIN_HTTP,
   "admin-rules": `${PLAIN_HTTP}; without parameters of SQL expressions, which the emulator refuses`,
 };

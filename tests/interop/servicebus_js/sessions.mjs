@@ -29,7 +29,7 @@ export const sessions = {
       bus.sb.acceptNextSession("plain"),
       serviceBusError("GeneralError", /InvalidOperationError.*session/is),
     );
-    // Of a session with a name, the SDK says this whatever the service has said.
+    // Of a session with a name, the SDK says this whatever the answer to its attach has said.
     await assert.rejects(bus.sb.acceptSession("plain", "a"), serviceBusError("SessionCannotBeLocked"));
     await assert.rejects(sender.sendMessages({ body: "in none" }), serviceBusError("GeneralError", /session/i));
 
