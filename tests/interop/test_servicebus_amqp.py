@@ -35,6 +35,8 @@ STEPS = {
     "transactions_lock_lost": "transactions",
     "transactions_unknown": "transactions",
     "transactions_end_with_their_connection": "transactions",
+    "transactions_of_deferred_messages": "transactions",
+    "transactions_in_sessions": "transactions",
     "annotations": "types-round-trip",
     "types_on_the_wire": "types-round-trip",
     "bodies_on_the_wire": "types-round-trip",

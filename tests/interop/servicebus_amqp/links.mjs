@@ -48,15 +48,12 @@ export async function tokens_that_are_refused(port) {
     sharedAccessSignature(audience, { key: "WRONG_KEY_VALUE" }),
     sharedAccessSignature(audience, { keyName: "SomebodyElse" }),
     sharedAccessSignature(audience, { expiry }),
+    // It does not cover what it is said to be for.
+    sharedAccessSignature(`amqp://localhost:${port}/txn-a`),
     "SharedAccessSignature nonsense",
   ]) {
     assert.equal(await putToken(peer, audience, token), 401, token);
   }
-  // One for something else is not taken for it.
-  const other = `amqp://localhost:${port}/txn-a`;
-  assert.equal(await putToken(peer, audience, sharedAccessSignature(other)), 401);
-  assert.equal(await putToken(peer, other, sharedAccessSignature(other)), 202);
-  await peer.sender("txn-a");
   assert.equal((await failureOf(peer.sender("plain"))).condition, "amqp:unauthorized-access");
   await peer.close();
 }
@@ -116,9 +113,9 @@ export async function a_detached_link_settles_nothing(port) {
   assert.equal(renewed.status, 200);
   const [until] = renewed.body.expirations;
   assert.ok(until >= before + 4_900 && until <= Date.now() + 5_000, `${until}`);
-  assert.equal((await complete(peer, "short-lock", mine)).status, 200);
+  assert.equal((await complete(peer, "short-lock", token)).status, 200);
   assert.deepEqual(await peek(peer, "short-lock"), []);
-  const twice = await complete(peer, "short-lock", mine);
+  const twice = await complete(peer, "short-lock", token);
   assert.deepEqual([twice.status, twice.condition], [410, "com.microsoft:message-lock-lost"]);
   await peer.close();
 }

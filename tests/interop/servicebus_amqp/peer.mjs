@@ -135,6 +135,15 @@ export class Peer {
       if (state) frame.value[TRANSFER_STATE] = state;
       output(frame, payload);
     };
+    // Nor does it tell of a broker's answer that leaves the delivery unsettled, as one within a transaction may.
+    const incoming = peer.session.incoming;
+    incoming.on_disposition = (fields) => {
+      Object.getPrototypeOf(incoming).on_disposition.call(incoming, fields);
+      for (let id = fields.first; id <= (fields.last ?? fields.first); id++) {
+        const delivery = incoming.deliveries.by_id(id);
+        if (delivery) delivery.link.emit("answered", { delivery });
+      }
+    };
     return peer;
   }
 
@@ -220,29 +229,29 @@ export async function drain(receiver, credit) {
 
 /** Settles as one who waits for the broker's word does. */
 export async function settle(receiver, { delivery }, state) {
-  const settled = event(
+  const answered = event(
     receiver,
-    "settled",
+    "answered",
     ["receiver_error", "receiver_close"],
     (context) => context.delivery === delivery,
   );
   delivery.update(false, state);
-  await settled;
-  return stateOf(delivery);
+  await answered;
+  const answer = stateOf(delivery);
+  if (answer.name !== "transactional" && !delivery.remote_settled) throw new Error("the broker did not settle it");
+  return answer;
 }
 
 /** A request to a node such as `$cbs` or `queue/$management`, and its response. */
-export async function ask(peer, node, properties, body) {
+export async function ask(peer, node, properties, body, transaction) {
   const replyTo = rhea.generate_uuid();
   const receiver = await peer.receiver(node, { target: replyTo, rcv_settle_mode: 0, autoaccept: true });
   const sender = await peer.sender(node, { source: replyTo });
   const answer = take(receiver);
-  await send(peer, sender, {
-    message_id: replyTo,
-    reply_to: replyTo,
-    application_properties: properties,
-    body,
-  });
+  const request = { message_id: replyTo, reply_to: replyTo, application_properties: properties, body };
+  const state = transaction && outcome.inTransaction(transaction.id);
+  const taken = await send(peer, sender, request, { state });
+  if (taken.name === "rejected") throw new Failure("request rejected", taken);
   const [{ message }] = await answer;
   if (message.correlation_id !== replyTo) throw new Error(`answer to ${message.correlation_id}, not to ${replyTo}`);
   sender.close();
@@ -256,12 +265,13 @@ export async function putToken(peer, audience, token) {
   return answer["status-code"];
 }
 
-export async function manage(peer, entity, operation, body) {
+export async function manage(peer, entity, operation, body, transaction) {
   const { application_properties: properties, body: answer } = await ask(
     peer,
     `${entity}/$management`,
     { operation, "com.microsoft:server-timeout": types.wrap_uint(PATIENCE_MS) },
     body,
+    transaction,
   );
   return { status: properties.statusCode, condition: properties.errorCondition, body: answer };
 }

@@ -36,15 +36,16 @@ export async function sendAll(peer, entity, texts) {
 }
 
 /** Completes a message without the link that it came by. */
-export const complete = (peer, entity, taken) =>
+export const complete = (peer, entity, token, transaction) =>
   manage(
     peer,
     entity,
     "com.microsoft:update-disposition",
     types.wrap_map({
       "disposition-status": "completed",
-      "lock-tokens": types.wrap_array([lockToken(taken)], types.Uuid.typecode),
+      "lock-tokens": types.wrap_array([token], types.Uuid.typecode),
     }),
+    transaction,
   );
 
 export const renewLock = (peer, entity, token) =>

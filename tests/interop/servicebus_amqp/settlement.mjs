@@ -155,14 +155,12 @@ export async function what_came_before_the_close_is_done(port) {
   assert.deepEqual(await peek(settling, "plain"), texts);
   const receiver = await settling.receiver("plain", { rcv_settle_mode: 0 });
   const taken = await take(receiver, texts.length);
-  for (const [index, { delivery }] of taken.entries()) {
-    if (index % 2) delivery.release();
-    else delivery.accept();
-  }
+  for (const { delivery } of taken.slice(0, 25)) delivery.accept();
+  for (const { delivery } of taken.slice(25)) delivery.release();
   await settling.close();
   const after = await Peer.connect(port);
-  const left = await take(await after.receiver("plain"), texts.length / 2);
-  assert.deepEqual(textsOf(left), texts.filter((_, index) => index % 2));
+  const left = await take(await after.receiver("plain"), 25);
+  assert.deepEqual(textsOf(left), texts.slice(25));
   assert.deepEqual(new Set(left.map(({ message }) => message.delivery_count)), new Set([0]));
   await after.close();
 }

@@ -1,8 +1,8 @@
 // Transactions through the coordinator: several sends and settlements, all of them or none.
 
 import assert from "node:assert/strict";
-import { Peer, Transaction, outcome, settle, take } from "./peer.mjs";
-import { answerOrFailure, complete, data, peek, sendAll, textsOf } from "./queue.mjs";
+import { Peer, Transaction, outcome, send, settle, take } from "./peer.mjs";
+import { answerOrFailure, complete, data, lockToken, peek, receiveDeferred, sendAll, textsOf } from "./queue.mjs";
 
 export async function transactions_commit(port) {
   const peer = await Peer.connect(port);
@@ -35,7 +35,7 @@ export async function transactions_roll_back(port) {
   assert.equal((await transaction.rollBack()).name, "accepted");
   assert.deepEqual(await peek(peer, "txn-a"), ["one"]);
   // Still locked by this receiver, which may settle it after all.
-  assert.equal((await complete(peer, "txn-a", one)).status, 200);
+  assert.equal((await complete(peer, "txn-a", lockToken(one))).status, 200);
   assert.deepEqual(await peek(peer, "txn-a"), []);
   await peer.close();
 }
@@ -115,4 +115,47 @@ export async function transactions_end_with_their_connection(port) {
   const other = await Peer.connect(port);
   assert.deepEqual(await peek(other, "txn-a"), ["one"]);
   await other.close();
+}
+
+export async function transactions_of_deferred_messages(port) {
+  // They are settled by a request, which is part of the transaction as a disposition is.
+  const peer = await Peer.connect(port);
+  const sender = await sendAll(peer, "txn-a", ["later"]);
+  const receiver = await peer.receiver("txn-a");
+  const [later] = await take(receiver);
+  await settle(receiver, later, outcome.modified({ undeliverable_here: true }));
+  const answer = await receiveDeferred(peer, "txn-a", 1);
+  const token = answer.body.messages[0]["lock-token"];
+  const undone = await Transaction.declare(peer);
+  assert.equal((await complete(peer, "txn-a", token, undone)).status, 200);
+  await undone.rollBack();
+  assert.deepEqual(await peek(peer, "txn-a"), ["later"]);
+  const done = await Transaction.declare(peer);
+  await done.send(sender, data("instead"));
+  assert.equal((await complete(peer, "txn-a", token, done)).status, 200);
+  assert.deepEqual(await peek(peer, "txn-a"), ["later"]);
+  assert.equal((await done.commit()).name, "accepted");
+  assert.deepEqual(await peek(peer, "txn-a"), ["instead"]);
+  await peer.close();
+}
+
+export async function transactions_in_sessions(port) {
+  const peer = await Peer.connect(port);
+  const sender = await peer.sender("txn-sessions");
+  for (const text of ["one", "two"]) {
+    assert.equal((await send(peer, sender, data(text, { group_id: "a" }))).name, "accepted");
+  }
+  const inSession = (id) => ({ address: "txn-sessions", filter: { "com.microsoft:session-filter": id } });
+  const receiver = await peer.receiver(inSession("a"));
+  const [one, two] = await take(receiver, 2);
+  const transaction = await Transaction.declare(peer);
+  await transaction.settle(receiver, one, outcome.accepted());
+  await transaction.send(sender, data("three", { group_id: "b" }));
+  await transaction.settle(receiver, two, outcome.rejected());
+  assert.equal((await transaction.commit()).name, "accepted");
+  assert.deepEqual(await peek(peer, "txn-sessions"), ["three"]);
+  assert.deepEqual(await peek(peer, "txn-sessions/$DeadLetterQueue"), ["two"]);
+  const [three] = await take(await peer.receiver(inSession("b")));
+  assert.equal(three.message.group_id, "b");
+  await peer.close();
 }
