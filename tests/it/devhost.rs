@@ -94,7 +94,7 @@ impl DevHost {
             .arg("--data")
             .arg(&data.0)
             .args(["--port", &port.to_string()])
-            .args(["--bus-port", &bus_port.to_string()])
+            .args(["--bus-port", &bus_port.to_string(), "--amqp-port", "0"])
             .env(
                 "AzureFunctionsJobHost__customHandler__description__defaultExecutablePath",
                 handler,

@@ -98,7 +98,7 @@ impl App {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_devhost"));
-        for flag in ["--port", "--bus-port"] {
+        for flag in ["--port", "--bus-port", "--amqp-port"] {
             if !arguments.contains(&flag) {
                 command.args([flag, "0"]);
             }
