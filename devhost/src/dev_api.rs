@@ -252,6 +252,8 @@ fn bus_problem(error: &Error) -> Response {
         | Error::SessionCannotBeLocked(_)
         | Error::MessageTooLarge { .. }
         | Error::QuotaExceeded(_)
+        | Error::EntityDisabled(_)
+        | Error::EntityExists(_)
         | Error::Closed
         | Error::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -5,7 +5,7 @@
 //! [`Broker::changes`](crate::journal). There is no clock, no randomness of its own and no input or output here.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -14,18 +14,24 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    EntityCounts, EntityPath, Error, MAX_MESSAGE_SIZE, Message, MessageState,
+    EntityCounts, EntityPath, Error, Limits, Message, MessageState,
+    description::{Description, Remembered},
     entity::{Entity, EntityId, Record, Role, Stored},
     journal::Journal,
     routing::{Arrival, DeadLetterCause},
     sessions::Held,
 };
 
+mod administration;
+mod freezing;
 mod opening;
 mod receiving;
 mod session_locks;
 mod settling;
+mod slots;
 
+#[cfg(test)]
+mod freezing_tests;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -33,9 +39,12 @@ mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod receiver_tests;
+#[cfg(test)]
 mod tests;
 
-pub(crate) use opening::Contents;
+pub(crate) use freezing::Frozen;
+pub(crate) use opening::Item;
 
 /// Where message ids and lock tokens come from.
 pub(crate) type Ids = Box<dyn FnMut() -> Uuid + Send>;
@@ -47,10 +56,16 @@ pub(crate) struct Broker {
     due: BTreeSet<(Timestamp, EntityId, i64)>,
     /// When the lock of a session ends.
     session_due: BTreeSet<(Timestamp, EntityId, Arc<str>)>,
+    /// When something of a page of an entity that lies in the store only is due.
+    page_due: BTreeSet<(Timestamp, EntityId, i64)>,
+    frozen: Option<Frozen>,
     /// The bytes that count against the quota of each entity.
     usage: Vec<u64>,
-    /// The maximum size of a queue or topic, in bytes.
-    quota: u64,
+    limits: Limits,
+    /// What the topology file says of each entity that it names.
+    in_file: HashMap<Arc<str>, Description>,
+    /// What the management API has made of entities.
+    remembered: BTreeMap<Arc<str>, Remembered>,
     ids: Ids,
     pub(crate) journal: Journal,
 }
@@ -60,7 +75,8 @@ impl Broker {
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         let message = self.due.first().map(|(due, ..)| *due);
         let session = self.session_due.first().map(|(due, ..)| *due);
-        message.into_iter().chain(session).min()
+        let page = self.next_page_due().map(|(due, ..)| due);
+        message.into_iter().chain(session).chain(page).min()
     }
 
     /// Carries out what time alone brings: scheduled messages are enqueued, locks end, messages expire.
@@ -68,7 +84,14 @@ impl Broker {
         while let Some(next) = self.next_due()
             && next <= now
         {
-            if let Some((due, at, session)) = self.session_due.first()
+            if let Some((due, at, first)) = self.next_page_due()
+                && due == next
+            {
+                // What cannot be read stays due: the owner tries again later.
+                if self.thaw(at, first).is_err() {
+                    return;
+                }
+            } else if let Some((due, at, session)) = self.session_due.first()
                 && *due == next
             {
                 let (at, session) = (*at, Arc::clone(session));
@@ -156,6 +179,7 @@ impl Broker {
         self.advance(now);
         let at = self.find(entity)?;
         for sequence in sequences {
+            self.thaw_message(at, *sequence)?;
             let stored = self.entities[at.0].get(*sequence);
             if stored.map(Stored::state) != Some(MessageState::Scheduled) {
                 return Err(Error::MessageNotFound(format!(
@@ -178,6 +202,7 @@ impl Broker {
     ) -> Result<(EntityId, Vec<Message>), Error> {
         self.advance(now);
         let at = self.find(to)?;
+        self.entities[at.0].accessed(now);
         let entity = &self.entities[at.0];
         if matches!(
             entity.role,
@@ -186,6 +211,9 @@ impl Broker {
             return Err(Error::NotSupported(format!(
                 "`{to}` takes messages from its topic or queue only: nothing can be sent to it"
             )));
+        }
+        if !entity.settings.status.takes_messages() {
+            return Err(Error::EntityDisabled(to.to_string()));
         }
         let mut size = 0;
         for message in &mut messages {
@@ -201,10 +229,11 @@ impl Broker {
             size += message.size();
         }
         // A batch travels as one message, and has the same limit.
-        if size > MAX_MESSAGE_SIZE {
+        let limit = self.limits.max_message_size;
+        if size > limit {
             return Err(Error::MessageTooLarge {
                 entity: to.to_string(),
-                limit: MAX_MESSAGE_SIZE,
+                limit,
             });
         }
         if !self.has_room(at, size as u64) {
@@ -241,7 +270,7 @@ impl Broker {
         let mut counts: Vec<EntityCounts> = self
             .entities
             .iter()
-            .filter(|entity| !entity.path.is_dead_letter())
+            .filter(|entity| !entity.is_deleted() && !entity.path.is_dead_letter())
             .map(|entity| {
                 let (active, locked, scheduled, deferred) = entity.counts();
                 let dead_letter = entity
@@ -296,7 +325,9 @@ impl Broker {
     }
 
     pub(crate) fn has_room(&self, at: EntityId, size: u64) -> bool {
-        self.usage[self.entities[at.0].quota.0].saturating_add(size) <= self.quota
+        let at = self.entities[at.0].quota;
+        let own = self.entities[at.0].settings.max_size;
+        self.usage[at.0].saturating_add(size) <= own.unwrap_or(self.limits.entity_quota)
     }
 
     /// Replaces a message in its entity and in the indexes over all entities.

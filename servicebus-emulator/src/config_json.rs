@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use jiff::Span;
 use serde_json::{Map, Value};
+
+use crate::iso_8601;
 
 /// An object of the file.
 #[derive(Debug, Clone)]
@@ -129,7 +130,7 @@ impl<'a> Object<'a> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
-        iso_8601_duration(text).map(Some).ok_or_else(|| {
+        iso_8601::read(text).map(Some).ok_or_else(|| {
             self.error_in(
                 name,
                 format_args!("`{text}` is not an ISO 8601 duration such as PT1M or P14D"),
@@ -143,25 +144,4 @@ fn at(place: &str, reason: impl std::fmt::Display) -> String {
         "" => reason.to_string(),
         place => format!("{place}: {reason}"),
     }
-}
-
-fn iso_8601_duration(text: &str) -> Option<Duration> {
-    // jiff also reads its own friendlier format, which Azure does not.
-    if !text.starts_with('P') {
-        return None;
-    }
-    let span: Span = text.parse().ok()?;
-    let days = i64::from(span.get_years()) * 365
-        + i64::from(span.get_months()) * 30
-        + i64::from(span.get_weeks()) * 7
-        + i64::from(span.get_days());
-    let seconds = days * 86_400
-        + i64::from(span.get_hours()) * 3_600
-        + span.get_minutes() * 60
-        + span.get_seconds();
-    let nanoseconds = span.get_milliseconds() * 1_000_000
-        + span.get_microseconds() * 1_000
-        + span.get_nanoseconds();
-    let whole = Duration::from_secs(u64::try_from(seconds).ok()?);
-    Some(whole + Duration::from_nanos(u64::try_from(nanoseconds).ok()?))
 }

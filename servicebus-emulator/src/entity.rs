@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{EntityPath, Message, MessageState, ReceivedMessage, rule::Rule, sessions::Sessions};
+use crate::{
+    EntityPath, Message, MessageState, ReceivedMessage, attributes::Status, cold::Cold,
+    description::Listed, rule::Rule, sessions::Sessions,
+};
 
 /// The place of an entity in the broker's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,12 +115,18 @@ impl Stored {
 }
 
 /// What kind of entity it is, with what only that kind has.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Role {
     Queue,
-    Topic { subscriptions: Vec<EntityId> },
-    Subscription { rules: Vec<Rule> },
+    Topic {
+        subscriptions: Vec<EntityId>,
+    },
+    Subscription {
+        rules: Vec<Rule>,
+    },
     DeadLetterQueue,
+    /// What is left of an entity that was deleted.
+    Deleted,
 }
 
 /// How the entity treats its messages.
@@ -132,6 +141,17 @@ pub(crate) struct Settings {
     pub(crate) duplicate_window: Option<Duration>,
     pub(crate) forward_to: Option<String>,
     pub(crate) requires_session: bool,
+    pub(crate) status: Status,
+    /// In bytes; `None` is the namespace's own limit. It counts at the entity that has the quota.
+    pub(crate) max_size: Option<u64>,
+}
+
+/// What of an entity is changed without its messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) role: Role,
+    pub(crate) settings: Settings,
+    pub(crate) listed: Option<Listed>,
 }
 
 #[derive(Debug)]
@@ -141,6 +161,8 @@ pub(crate) struct Entity {
     pub(crate) key: Arc<str>,
     pub(crate) role: Role,
     pub(crate) settings: Settings,
+    /// How it is described; dead-letter queues are not.
+    pub(crate) listed: Option<Listed>,
     /// Its dead-letter sub-queue; topics and dead-letter queues have none.
     pub(crate) dead_letters: Option<EntityId>,
     /// The queue or topic whose maximum size the messages count against.
@@ -151,6 +173,10 @@ pub(crate) struct Entity {
     ready: BTreeSet<i64>,
     locks: HashMap<Uuid, i64>,
     deferred: usize,
+    /// The size of the messages, in bytes.
+    size: u64,
+    /// The messages that are in the store only; all that follows leaves them out, except where it says so.
+    pub(crate) cold: Cold,
     /// Empty where messages are received without sessions.
     pub(crate) sessions: Sessions,
     /// When each message id was accepted, for duplicate detection.
@@ -165,6 +191,7 @@ impl Entity {
             path,
             role,
             settings,
+            listed: None,
             dead_letters: None,
             quota,
             last_sequence: 0,
@@ -172,9 +199,64 @@ impl Entity {
             ready: BTreeSet::new(),
             locks: HashMap::new(),
             deferred: 0,
+            size: 0,
+            cold: Cold::default(),
             sessions: Sessions::default(),
             seen: HashMap::new(),
             seen_by_time: BTreeSet::new(),
+        }
+    }
+
+    /// The slot of this entity without it.
+    pub(crate) fn emptied(&self) -> Self {
+        let settings = self.settings.clone();
+        Self::new(self.path.clone(), Role::Deleted, settings, self.quota)
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        matches!(self.role, Role::Deleted)
+    }
+
+    pub(crate) fn setup(&self) -> Setup {
+        Setup {
+            role: self.role.clone(),
+            settings: self.settings.clone(),
+            listed: self.listed.clone(),
+        }
+    }
+
+    pub(crate) fn set_up(&mut self, setup: Setup) {
+        self.role = setup.role;
+        self.settings = setup.settings;
+        self.listed = setup.listed;
+    }
+
+    /// The process begins: what is new with it has existed since now.
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        if let Some(listed) = &mut self.listed {
+            for time in [
+                &mut listed.created_at,
+                &mut listed.updated_at,
+                &mut listed.accessed_at,
+            ] {
+                if *time == Timestamp::UNIX_EPOCH {
+                    *time = now;
+                }
+            }
+        }
+        if let Role::Subscription { rules } = &mut self.role {
+            for rule in rules {
+                if rule.created_at == Timestamp::UNIX_EPOCH {
+                    rule.created_at = now;
+                }
+            }
+        }
+    }
+
+    /// Something is sent to the entity or received from it.
+    pub(crate) fn accessed(&mut self, now: Timestamp) {
+        if let Some(listed) = &mut self.listed {
+            listed.accessed_at = now;
         }
     }
 
@@ -196,11 +278,13 @@ impl Entity {
         }
         let lock = new.as_ref().and_then(|new| new.lock);
         let session = self.session_of(new.as_ref());
+        self.size += new.as_ref().map_or(0, |new| new.size);
         let previous = match new {
             Some(new) => self.messages.insert(sequence, new),
             None => self.messages.remove(&sequence),
         };
         if let Some(previous) = &previous {
+            self.size -= previous.size;
             if let Some(lock) = previous.lock {
                 self.locks.remove(&lock.token);
             }
@@ -258,8 +342,22 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
+    /// How many messages there are, those in the store included.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.messages.len() + self.cold.len()
+    }
+
+    /// How many messages in memory are under no lock.
+    pub(crate) fn unheld(&self) -> usize {
+        if self.settings.requires_session {
+            return 0;
+        }
+        self.messages.len() - self.locks.len()
+    }
+
+    /// In bytes, as the messages count against the quota, those in the store included.
+    pub(crate) fn size(&self) -> u64 {
+        self.size + self.cold.size()
     }
 
     /// The messages from that number on, in order.
@@ -269,11 +367,12 @@ impl Entity {
             .map(|(sequence, stored)| (*sequence, stored))
     }
 
-    /// Active, locked, scheduled and deferred messages.
+    /// Active, locked, scheduled and deferred messages, those in the store included.
     pub(crate) fn counts(&self) -> (usize, usize, usize, usize) {
-        let (active, locked) = (self.ready.len(), self.locks.len());
-        let scheduled = self.messages.len() - active - locked - self.deferred;
-        (active, locked, scheduled, self.deferred)
+        let (active, locked) = (self.ready.len() + self.cold.ready(), self.locks.len());
+        let deferred = self.deferred + self.cold.deferred();
+        let scheduled = self.len() - active - locked - deferred;
+        (active, locked, scheduled, deferred)
     }
 
     pub(crate) fn seen(&self, message_id: &str) -> Option<Timestamp> {
@@ -310,7 +409,6 @@ impl Entity {
             .collect()
     }
 
-    #[cfg(test)]
     pub(crate) fn all_seen(&self) -> impl Iterator<Item = (&Arc<str>, Timestamp)> {
         self.seen.iter().map(|(id, at)| (id, *at))
     }

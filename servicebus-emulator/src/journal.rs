@@ -13,7 +13,8 @@ use jiff::Timestamp;
 
 use crate::{
     broker::Broker,
-    entity::{EntityId, Record, Stored},
+    description::Remembered,
+    entity::{Entity, EntityId, Record, Setup, Stored},
     sessions::Held,
 };
 
@@ -44,6 +45,15 @@ pub(crate) enum Change {
         entity: Arc<str>,
         message_id: Arc<str>,
     },
+    /// Everything of the entity is gone: messages, numbers, ids that were seen, session states.
+    Clear {
+        entity: Arc<str>,
+    },
+    /// What the management API has made of the entity; `None` where that no longer counts.
+    Remember {
+        entity: Arc<str>,
+        record: Option<Box<Remembered>>,
+    },
     /// A session's state, and when it was set; `None` where it has none any more.
     SessionState {
         entity: Arc<str>,
@@ -59,24 +69,35 @@ enum Undo {
     LastSequence(EntityId, i64),
     Seen(EntityId, Arc<str>, Option<Timestamp>),
     Session(EntityId, Arc<str>, Held),
+    /// What was in the slot.
+    Entity(EntityId, Box<Entity>),
+    /// How the entity was set up; nothing of that is stored as such.
+    Setup(EntityId, Box<Setup>),
+    Remembered(Arc<str>, Box<Option<Remembered>>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
+    Entity(EntityId),
     Message(EntityId, i64),
     LastSequence(EntityId),
     Seen(EntityId, Arc<str>),
     Session(EntityId, Arc<str>),
+    Remembered(Arc<str>),
 }
 
 impl Undo {
-    fn place(&self) -> Place {
-        match self {
+    /// What of the store it is about, if anything.
+    fn place(&self) -> Option<Place> {
+        Some(match self {
             Self::Message(at, sequence, _) => Place::Message(*at, *sequence),
             Self::LastSequence(at, _) => Place::LastSequence(*at),
             Self::Seen(at, message_id, _) => Place::Seen(*at, Arc::clone(message_id)),
             Self::Session(at, session, _) => Place::Session(*at, Arc::clone(session)),
-        }
+            Self::Entity(at, _) => Place::Entity(*at),
+            Self::Setup(..) => return None,
+            Self::Remembered(key, _) => Place::Remembered(Arc::clone(key)),
+        })
     }
 }
 
@@ -86,6 +107,38 @@ pub(crate) struct Journal {
     /// Where a failed commit may have left something in the store all the same: an error does not say
     /// that nothing was written. The next commit writes these places again.
     suspect: BTreeSet<Place>,
+}
+
+impl Journal {
+    pub(crate) fn replaced(&mut self, at: EntityId, previous: Entity) {
+        self.undo.push(Undo::Entity(at, Box::new(previous)));
+    }
+
+    pub(crate) fn set_up(&mut self, at: EntityId, previous: Setup) {
+        self.undo.push(Undo::Setup(at, Box::new(previous)));
+    }
+
+    pub(crate) fn remembered(&mut self, key: Arc<str>, previous: Option<Remembered>) {
+        self.undo.push(Undo::Remembered(key, Box::new(previous)));
+    }
+
+    /// The messages in that range that have changed since the last commit, or may have in the store without our knowledge.
+    pub(crate) fn touched(&self, at: EntityId, first: i64, last: i64) -> BTreeSet<i64> {
+        let suspect = self
+            .suspect
+            .range(Place::Message(at, first)..=Place::Message(at, last))
+            .filter_map(|place| match place {
+                Place::Message(_, sequence) => Some(*sequence),
+                _ => None,
+            });
+        let changed = self.undo.iter().filter_map(|undo| match undo {
+            Undo::Message(of, sequence, _) if *of == at && (first..=last).contains(sequence) => {
+                Some(*sequence)
+            }
+            _ => None,
+        });
+        suspect.chain(changed).collect()
+    }
 }
 
 impl Broker {
@@ -135,19 +188,97 @@ impl Broker {
     pub(crate) fn changes(&self) -> Vec<Change> {
         let mut before = BTreeMap::new();
         for undo in &self.journal.undo {
-            before.entry(undo.place()).or_insert(Some(undo));
+            if let Some(place) = undo.place() {
+                before.entry(place).or_insert(Some(undo));
+            }
         }
         for place in &self.journal.suspect {
             before.insert(place.clone(), None);
         }
-        before
-            .into_iter()
-            .filter_map(|(place, before)| self.change(place, before))
-            .collect()
+        let mut changes = self.cleared(&before);
+        changes.extend(
+            before
+                .into_iter()
+                .filter_map(|(place, before)| self.change(place, before)),
+        );
+        changes
+    }
+
+    /// What has to be done for whole entities, before anything else: several slots may have had the same name, and
+    /// what is cleared must be so before the last of them is written.
+    fn cleared(&self, before: &BTreeMap<Place, Option<&Undo>>) -> Vec<Change> {
+        let mut clear = BTreeSet::new();
+        let mut whole = Vec::new();
+        for (place, before) in before {
+            let Place::Entity(at) = place else { continue };
+            let entity = &self.entities[at.0];
+            let was_there = match before {
+                Some(Undo::Entity(_, before)) => !before.is_deleted(),
+                _ => true,
+            };
+            if was_there {
+                clear.insert(Arc::clone(&entity.key));
+                if !entity.is_deleted() {
+                    whole.push(*at);
+                }
+            }
+        }
+        let clear = clear.into_iter().map(|entity| Change::Clear { entity });
+        let whole = whole.into_iter().flat_map(|at| self.everything(at));
+        clear.chain(whole).collect()
+    }
+
+    /// All that is stored of an entity.
+    fn everything(&self, at: EntityId) -> impl Iterator<Item = Change> + '_ {
+        let entity = &self.entities[at.0];
+        let key = &entity.key;
+        let messages = entity.messages().map(|(sequence, stored)| Change::Put {
+            entity: Arc::clone(key),
+            sequence,
+            record: stored.record.clone(),
+        });
+        let last_sequence = Change::LastSequence {
+            entity: Arc::clone(key),
+            sequence: entity.last_sequence,
+        };
+        let seen = entity.all_seen().map(|(message_id, at)| Change::Seen {
+            entity: Arc::clone(key),
+            message_id: Arc::clone(message_id),
+            at,
+        });
+        let sessions = entity.sessions.all_held();
+        let sessions = sessions.map(|(session, held)| Change::SessionState {
+            entity: Arc::clone(key),
+            session: Arc::clone(session),
+            state: held.state.clone().zip(held.updated),
+        });
+        messages.chain([last_sequence]).chain(seen).chain(sessions)
     }
 
     fn change(&self, place: Place, before: Option<&Undo>) -> Option<Change> {
+        let slot = match &place {
+            Place::Message(at, _)
+            | Place::LastSequence(at)
+            | Place::Seen(at, _)
+            | Place::Session(at, _) => Some(at),
+            Place::Entity(_) | Place::Remembered(_) => None,
+        };
+        // What was in an entity that is gone has been cleared.
+        if slot.is_some_and(|at| self.entities[at.0].is_deleted()) {
+            return None;
+        }
         match place {
+            Place::Entity(_) => None,
+            Place::Remembered(entity) => {
+                let now = self.remembered(&entity);
+                if let Some(Undo::Remembered(_, before)) = before
+                    && (**before).as_ref() == now
+                {
+                    return None;
+                }
+                let record = now.cloned().map(Box::new);
+                Some(Change::Remember { entity, record })
+            }
             Place::Message(at, sequence) => {
                 let entity = &self.entities[at.0];
                 let now = entity.get(sequence).map(|stored| &stored.record);
@@ -215,6 +346,7 @@ impl Broker {
     pub(crate) fn committed(&mut self) {
         self.journal.undo.clear();
         self.journal.suspect.clear();
+        self.freeze();
     }
 
     /// The changes could not be stored: memory is again as it was after the last commit.
@@ -222,7 +354,7 @@ impl Broker {
         let journal = std::mem::take(&mut self.journal);
         let mut suspect = journal.suspect;
         for undo in journal.undo.into_iter().rev() {
-            suspect.insert(undo.place());
+            suspect.extend(undo.place());
             self.take_back_change(undo);
         }
         self.journal.suspect = suspect;
@@ -239,6 +371,13 @@ impl Broker {
             }
             Undo::Session(at, session, previous) => {
                 self.swap_session(at, &session, previous);
+            }
+            Undo::Entity(at, previous) => {
+                self.swap_entity(at, *previous);
+            }
+            Undo::Setup(at, previous) => self.entities[at.0].set_up(*previous),
+            Undo::Remembered(key, previous) => {
+                self.swap_remembered(&key, *previous);
             }
         }
     }

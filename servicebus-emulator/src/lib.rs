@@ -5,12 +5,23 @@
 //! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
 //! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
 
+mod amqp;
+mod atom;
+mod atom_entries;
+mod atom_request;
+mod atom_rules;
+mod atom_xml;
+mod attributes;
 mod batch;
+mod body;
 mod broker;
 mod broker_properties;
+mod cold;
 mod config_json;
 mod custom_properties;
+mod description;
 mod entity;
+mod iso_8601;
 mod journal;
 mod message;
 mod namespace;
@@ -33,6 +44,7 @@ mod sql_parser;
 mod sql_tests;
 mod store;
 mod topology;
+mod topology_limits;
 mod topology_references;
 mod topology_rules;
 #[cfg(test)]
@@ -45,5 +57,5 @@ pub use message::{
 };
 pub use namespace::Namespace;
 pub use path::{EntityPath, InvalidPath};
-pub use service::{DEFAULT_ENTITY_QUOTA, EntityCounts, Error, OpenError, ServiceBus};
+pub use service::{EntityCounts, Error, Limits, OpenError, ServiceBus};
 pub use topology::{Topology, TopologyError};

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    DEFAULT_ENTITY_QUOTA, EntityCounts, EntityPath, Error, Message, MessageState, ReceiveMode,
-    ReceivedMessage, Topology, broker::Broker,
+    EntityCounts, EntityPath, Error, Limits, Message, MessageState, ReceiveMode, ReceivedMessage,
+    Topology, broker::Broker,
 };
 
 /// The broker of one namespace.
@@ -23,7 +23,7 @@ impl Namespace {
         topology: &Topology,
         ids: impl FnMut() -> Uuid + Send + 'static,
     ) -> Result<Self, String> {
-        Broker::new(topology, DEFAULT_ENTITY_QUOTA, Box::new(ids)).map(Self)
+        Broker::new(topology, Limits::default(), Box::new(ids)).map(Self)
     }
 
     /// When time alone will next change something: a schedule, the end of a lock, an expiry.
@@ -97,7 +97,7 @@ impl Namespace {
         entity: &EntityPath,
         state: MessageState,
     ) -> Result<Vec<ReceivedMessage>, Error> {
-        self.0.browse(entity, state)
+        self.0.in_memory(entity, state)
     }
 
     /// As [`crate::ServiceBus::entities`].

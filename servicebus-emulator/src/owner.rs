@@ -193,6 +193,7 @@ impl Owner {
             self.end_pause();
             if self.paused.is_none() {
                 self.broker.advance(self.now);
+                self.note_read_failure();
             }
             let mut answers = Vec::new();
             let mut closing = false;
@@ -309,6 +310,11 @@ impl Owner {
     fn serve(&mut self, answers: &mut Vec<Answer>) {
         if self.paused.is_none() {
             for place in self.waiting.places() {
+                while let Some(error) = self.broker.turns_away(place.0)
+                    && let Some(waiter) = self.waiting.next(place)
+                {
+                    answers.push(waiter.refused(error));
+                }
                 while self.has_something_for(place)
                     && let Some(waiter) = self.waiting.next(place)
                 {
@@ -324,7 +330,7 @@ impl Owner {
         }
     }
 
-    fn has_something_for(&self, (at, wanted): (EntityId, For)) -> bool {
+    fn has_something_for(&mut self, (at, wanted): (EntityId, For)) -> bool {
         match wanted {
             For::Messages(session) => self.broker.is_ready(at, session),
             For::Session => self.broker.has_session(at),
@@ -378,21 +384,32 @@ impl Owner {
     }
 
     fn write(&mut self, changes: &[Change]) -> Option<Error> {
-        if let Some(store) = &mut self.store
+        if let Some(store) = &self.store
             && let Err(reason) = store.commit(changes)
         {
             self.broker.roll_back();
-            self.store_failure.send_if_modified(|failure| {
-                let first = failure.is_none();
-                failure.get_or_insert_with(|| reason.clone());
-                first
-            });
-            let error = Error::Store(reason);
-            self.paused = Some((Instant::now() + PAUSE_AFTER_FAILURE, error.clone()));
-            return Some(error);
+            return Some(self.pause(reason));
         }
         self.broker.committed();
         None
+    }
+
+    /// What is due and cannot be read would otherwise be tried without end.
+    fn note_read_failure(&mut self) {
+        if let Some(reason) = self.broker.read_failure() {
+            self.pause(reason);
+        }
+    }
+
+    fn pause(&mut self, reason: String) -> Error {
+        self.store_failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert_with(|| reason.clone());
+            first
+        });
+        let error = Error::Store(reason);
+        self.paused = Some((Instant::now() + PAUSE_AFTER_FAILURE, error.clone()));
+        error
     }
 }
 
@@ -404,7 +421,7 @@ fn time_after(last: Timestamp, elapsed: Duration, clock: Timestamp) -> Timestamp
         .max(clock)
 }
 
-fn answer<T: 'static>(reply: Reply<T>, outcome: Result<T, Error>) -> Answer {
+pub(crate) fn answer<T: 'static>(reply: Reply<T>, outcome: Result<T, Error>) -> Answer {
     Box::new(move |failure| {
         let outcome = match failure {
             Some(failure) => Err(failure.clone()),

@@ -5,11 +5,11 @@
 //! with the documented status. Differences from Azure are listed in the crate's README.
 //! Facts: <https://learn.microsoft.com/rest/api/servicebus/service-bus-runtime-rest>.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody},
+    body::Body,
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
@@ -24,7 +24,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use uuid::Uuid;
 
 use crate::{
-    EntityPath, MAX_MESSAGE_SIZE, Message, ReceiveMode, ReceivedMessage, ServiceBus, batch,
+    EntityPath, Message, ReceiveMode, ReceivedMessage, ServiceBus, atom, batch, body,
     broker_properties, custom_properties, rest_error::RestError, sas,
 };
 
@@ -32,10 +32,6 @@ const BROKER_PROPERTIES: HeaderName = HeaderName::from_static("brokerproperties"
 
 /// What http.sys, in front of the service, takes as request line and headers together, token included.
 const LARGEST_HEAD: usize = 16 * 1024;
-
-/// A body that is too large is read up to here and thrown away, so that its sender gets an answer and not a closed
-/// connection.
-const LARGEST_READ: usize = 64 * MAX_MESSAGE_SIZE;
 
 /// How long a receive waits that does not say so.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -85,16 +81,18 @@ impl std::fmt::Debug for SharedAccessPolicy {
 struct DataPlane {
     bus: ServiceBus,
     policy: Arc<SharedAccessPolicy>,
+    since: Timestamp,
 }
 
-/// The routes of the REST data plane over the namespace.
+/// The routes of the REST data plane and of the management API ([`crate::atom`]) over the namespace.
 pub fn router(bus: ServiceBus, policy: SharedAccessPolicy) -> Router {
     let policy = Arc::new(policy);
+    let since = Timestamp::now();
     Router::new()
         .route("/health", get(health))
         // The names of entities may hold slashes: routes cannot describe the paths.
         .fallback(answer)
-        .with_state(DataPlane { bus, policy })
+        .with_state(DataPlane { bus, policy, since })
 }
 
 /// As the official emulator answers, as long as the namespace runs.
@@ -175,7 +173,9 @@ impl DataPlane {
             &self.policy,
             now,
         )?;
-        let (entity, target) = target(&head.uri)?;
+        let Some((entity, target)) = target(&head.uri)? else {
+            return atom::answer(&self.bus, head, body, host, self.since).await;
+        };
         match (&head.method, target) {
             (&Method::POST, Target::Messages) => self.send(&entity, &head.headers, body).await,
             (&Method::POST, Target::Head) if peek_only(&head.uri)? => {
@@ -246,7 +246,10 @@ impl DataPlane {
             ),
             None => None,
         };
-        let body = read(body).await?;
+        let largest = self.bus.max_message_size();
+        let body = body::read(body, largest)
+            .await?
+            .ok_or_else(|| message_too_large(largest))?;
         let messages = if content_type.as_deref().is_some_and(is_batch) {
             batch::read(&body)?
         } else {
@@ -267,32 +270,6 @@ impl DataPlane {
     }
 }
 
-/// The body, in memory of its own size: the pieces that arrive are parts of the connection's larger buffer.
-async fn read(mut body: Body) -> Result<Bytes, RestError> {
-    let mut bytes = Vec::new();
-    let mut length = 0;
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let frame =
-            frame.map_err(|_| RestError::bad_request("The body of the request is incomplete."))?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        length += data.len();
-        if length > LARGEST_READ {
-            break;
-        }
-        if length <= MAX_MESSAGE_SIZE {
-            bytes.extend_from_slice(&data);
-        } else {
-            bytes = Vec::new();
-        }
-    }
-    if length > MAX_MESSAGE_SIZE {
-        return Err(message_too_large());
-    }
-    Ok(bytes.into_boxed_slice().into())
-}
-
 fn is_batch(content_type: &str) -> bool {
     content_type
         .split(';')
@@ -300,14 +277,15 @@ fn is_batch(content_type: &str) -> bool {
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(batch::MEDIA_TYPE))
 }
 
-fn message_too_large() -> RestError {
+fn message_too_large(largest: usize) -> RestError {
     RestError::new(
         StatusCode::FORBIDDEN,
-        format!("The message is larger than the {MAX_MESSAGE_SIZE} bytes that can be sent."),
+        format!("The message is larger than the {largest} bytes that can be sent."),
     )
 }
 
-fn target(uri: &Uri) -> Result<(EntityPath, Target), RestError> {
+/// What of the data plane is addressed, if anything of it is.
+fn target(uri: &Uri) -> Result<Option<(EntityPath, Target)>, RestError> {
     let not_found = || RestError::entity_not_found(uri.path().trim_matches('/'));
     let segments: Vec<String> = uri
         .path()
@@ -324,10 +302,10 @@ fn target(uri: &Uri) -> Result<(EntityPath, Target), RestError> {
         [entity @ .., messages, _, lock_token] if is(messages, "messages") => {
             (entity, Target::Locked(lock_token.clone()))
         }
-        _ => return Err(not_found()),
+        _ => return Ok(None),
     };
     let entity = entity.join("/").parse().map_err(|_| not_found())?;
-    Ok((entity, target))
+    Ok(Some((entity, target)))
 }
 
 fn lock(token: &str) -> Result<Uuid, RestError> {

@@ -75,7 +75,10 @@ impl From<Error> for RestError {
             }
             Error::SessionCannotBeLocked(_) => StatusCode::CONFLICT,
             // The reference has no 413: 403 is "quota exceeded or message too large".
-            Error::MessageTooLarge { .. } | Error::QuotaExceeded(_) => StatusCode::FORBIDDEN,
+            Error::MessageTooLarge { .. } | Error::QuotaExceeded(_) | Error::EntityDisabled(_) => {
+                StatusCode::FORBIDDEN
+            }
+            Error::EntityExists(_) => StatusCode::CONFLICT,
             Error::Closed => StatusCode::SERVICE_UNAVAILABLE,
             Error::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -91,7 +94,7 @@ fn sentence(text: &str) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -77,6 +77,14 @@ impl DeadLetterCause {
     }
 
     /// As above: the reason is not documented.
+    fn target_disabled(target: &str) -> Self {
+        Self::new(
+            "MessagingEntityDisabledException",
+            format!("`{target}`, to which messages are forwarded, is disabled."),
+        )
+    }
+
+    /// As above: the reason is not documented.
     fn target_full(target: &str) -> Self {
         Self::new(
             "QuotaExceededException",
@@ -231,6 +239,9 @@ impl Broker {
             .named(target)
             .filter(|to| matches!(self.entities[to.0].role, Role::Queue | Role::Topic { .. }))
             .ok_or_else(|| DeadLetterCause::target_not_found(target))?;
+        if !self.entities[to.0].settings.status.takes_messages() {
+            return Err(DeadLetterCause::target_disabled(target));
+        }
         if self.has_room(to, arrival.message.size() as u64) {
             Ok(to)
         } else {

@@ -5,29 +5,34 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Message, Value,
-    sql::{Action, Predicate, SqlError, parse_filter},
+    sql::{Action, SqlError, SqlFilter},
     sql_evaluation::{equal, user_property},
 };
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     pub name: String,
-    filter: Filter,
-    action: Option<Action>,
+    pub(crate) filter: Filter,
+    pub(crate) action: Option<Action>,
+    /// The start of Unix time until the rule is in a namespace that runs.
+    pub created_at: Timestamp,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Filter {
     True,
     False,
-    Sql(Predicate),
+    Sql(SqlFilter),
     Correlation(CorrelationFilter),
 }
 
 /// Takes a message when every property that is given here equals the message's, case included.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CorrelationFilter {
     pub(crate) content_type: Option<String>,
     pub(crate) correlation_id: Option<String>,
@@ -42,14 +47,24 @@ pub(crate) struct CorrelationFilter {
 
 impl Filter {
     pub(crate) fn sql(expression: &str) -> Result<Self, SqlError> {
-        parse_filter(expression).map(Self::Sql)
+        SqlFilter::try_from(expression.to_owned()).map(Self::Sql)
+    }
+
+    /// The filter as SQL: what a true and a false filter are listed with. A correlation filter has none.
+    pub(crate) fn expression(&self) -> Option<&str> {
+        match self {
+            Self::True => Some("1=1"),
+            Self::False => Some("1=0"),
+            Self::Sql(filter) => Some(filter.text()),
+            Self::Correlation(_) => None,
+        }
     }
 
     fn matches(&self, message: &Message) -> bool {
         match self {
             Self::True => true,
             Self::False => false,
-            Self::Sql(predicate) => predicate.evaluate(message) == Some(true),
+            Self::Sql(filter) => filter.predicate.evaluate(message) == Some(true),
             Self::Correlation(filter) => filter.matches(message),
         }
     }
@@ -83,6 +98,7 @@ impl Rule {
             name: name.into(),
             filter,
             action,
+            created_at: Timestamp::UNIX_EPOCH,
         }
     }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     EntityPath, Message, Topology,
+    attributes::Attributes,
     broker::Ids,
     rule::Rule,
     topology::{Queue, Subscription, Topic},
@@ -24,6 +25,7 @@ pub(crate) fn queue(name: &str) -> Queue {
         forward_to: None,
         forward_dead_lettered_messages_to: None,
         requires_session: false,
+        attributes: Attributes::default(),
     }
 }
 
@@ -47,6 +49,7 @@ pub(crate) fn topic(name: &str, subscriptions: Vec<Subscription>) -> Topic {
         name: name.to_owned(),
         default_message_time_to_live: None,
         duplicate_detection: None,
+        attributes: Attributes::default(),
         subscriptions,
     }
 }

@@ -19,25 +19,43 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::{
-    AcceptedSession, Changes, EntityPath, Message, MessageState, Operation, ReceiveMode,
-    ReceivedMessage, Settlement, Topology,
-    broker::{Broker, Contents},
+    AcceptedSession, Changes, EntityPath, MAX_MESSAGE_SIZE, Message, MessageState, Operation,
+    ReceiveMode, ReceivedMessage, Settlement, Topology,
+    broker::Broker,
     owner::{Accepted, Command, Delivery, Job, Owner},
     store::Store,
     waiting::{Waiter, Wants},
 };
 
+mod administration;
 #[cfg(test)]
 mod tests;
 
-/// The maximum size of a queue or topic, in bytes, where none is given: the smallest that Azure offers.
-pub const DEFAULT_ENTITY_QUOTA: u64 = 1 << 30;
+/// How much a namespace takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The maximum size of a queue, or of a topic with its subscriptions, dead letters included, in bytes.
+    pub entity_quota: u64,
+    /// The largest message, and the largest batch of messages, in bytes.
+    pub max_message_size: usize,
+}
+
+impl Default for Limits {
+    /// The smallest entity that Azure offers, and a message of the Standard tier.
+    fn default() -> Self {
+        Self {
+            entity_quota: 1 << 30,
+            max_message_size: MAX_MESSAGE_SIZE,
+        }
+    }
+}
 
 /// A handle to the running namespace; clones share it. The namespace closes when the last one is dropped.
 #[derive(Clone)]
 pub struct ServiceBus {
     commands: Arc<mpsc::Sender<Command>>,
     store_failure: watch::Receiver<Option<String>>,
+    limits: Limits,
 }
 
 /// Why a command was not carried out.
@@ -65,6 +83,10 @@ pub enum Error {
     MessageTooLarge { entity: String, limit: usize },
     #[error("`{0}` has reached its maximum size")]
     QuotaExceeded(String),
+    #[error("the messaging entity `{0}` is currently disabled")]
+    EntityDisabled(String),
+    #[error("the messaging entity `{0}` already exists")]
+    EntityExists(String),
     #[error("the namespace has been closed")]
     Closed,
     /// The store could not take the change (disk full, for one); nothing was changed.
@@ -96,50 +118,44 @@ pub struct EntityCounts {
 impl ServiceBus {
     /// Opens the namespace with what the data folder holds; without a folder nothing outlives the process.
     pub fn open(topology: &Topology, data: Option<&Path>) -> Result<Self, OpenError> {
-        Self::open_with_quota(topology, data, DEFAULT_ENTITY_QUOTA)
+        Self::open_with(topology, data, Limits::default())
     }
 
-    /// As [`Self::open`], with a maximum size in bytes for each queue and topic (with its subscriptions),
-    /// dead letters included: for those who use the library and want to see a full entity.
-    pub fn open_with_quota(
+    /// As [`Self::open`], with limits of one's own.
+    pub fn open_with(
         topology: &Topology,
         data: Option<&Path>,
-        entity_quota: u64,
+        limits: Limits,
     ) -> Result<Self, OpenError> {
-        let mut broker = Broker::new(topology, entity_quota, Box::new(Uuid::new_v4))
-            .map_err(OpenError::Topology)?;
-        let (mut store, contents) = match data {
-            Some(folder) => {
-                let (store, contents) = Store::open(folder)?;
-                (Some(store), contents)
-            }
-            None => (None, Contents::default()),
-        };
+        let mut broker =
+            Broker::new(topology, limits, Box::new(Uuid::new_v4)).map_err(OpenError::Topology)?;
         let folder = data.map_or_else(String::new, |folder| folder.display().to_string());
-        broker.load(contents).map_err(|entity| OpenError::Data {
-            folder: folder.clone(),
-            reason: format!(
-                "it holds messages of `{entity}`, which the topology does not have as such; put the entity back, \
-                 or choose another data folder to begin with an empty namespace"
-            ),
-        })?;
+        let store = data.map(Store::open).transpose()?;
+        if let Some(store) = &store {
+            broker.freeze_into(store.frozen());
+            store.read(|item| {
+                broker.load(item).map_err(|entity| {
+                    format!(
+                        "it holds messages of `{entity}`, which the topology does not have as such; put the entity \
+                         back, or choose another data folder to begin with an empty namespace"
+                    )
+                })
+            })?;
+        }
         broker.resume(Timestamp::now());
-        if let Some(store) = &mut store {
+        if let Some(store) = &store {
             store
                 .commit(&broker.changes())
-                .map_err(|reason| OpenError::Data {
-                    folder: folder.clone(),
-                    reason,
-                })?;
+                .map_err(|reason| store.unusable(reason))?;
         }
         broker.committed();
-        Self::start(broker, store).map_err(|error| OpenError::Data {
+        Self::start(broker, store, limits).map_err(|error| OpenError::Data {
             folder,
             reason: format!("no thread could be started for it: {error}"),
         })
     }
 
-    fn start(broker: Broker, store: Option<Store>) -> io::Result<Self> {
+    fn start(broker: Broker, store: Option<Store>, limits: Limits) -> io::Result<Self> {
         let (sender, commands) = mpsc::channel();
         let handle = Arc::new(sender);
         let (failed, store_failure) = watch::channel(None);
@@ -155,7 +171,13 @@ impl ServiceBus {
         Ok(Self {
             commands: handle,
             store_failure,
+            limits,
         })
+    }
+
+    /// The largest message that is taken, in bytes.
+    pub fn max_message_size(&self) -> usize {
+        self.limits.max_message_size
     }
 
     /// Ends the namespace, for all handles: what waits is answered with [`Error::Closed`]. When this
@@ -170,6 +192,10 @@ impl ServiceBus {
     pub async fn closed(&self) {
         let mut store_failure = self.store_failure.clone();
         while store_failure.changed().await.is_ok() {}
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -110,13 +110,19 @@ impl Sessions {
     }
 
     /// Lock and state of every session that has either.
-    #[cfg(test)]
-    pub(crate) fn all_held(&self) -> BTreeMap<String, Held> {
+    pub(crate) fn all_held(&self) -> impl Iterator<Item = (&Arc<str>, &Held)> {
         self.sessions
             .iter()
             .filter(|(_, session)| session.held != Held::default())
-            .map(|(id, session)| (id.to_string(), session.held.clone()))
-            .collect()
+            .map(|(id, session)| (id, &session.held))
+    }
+
+    /// Until when each session is held that someone holds.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = (Arc<str>, Timestamp)> {
+        self.by_token.values().filter_map(|id| {
+            let lock = self.sessions.get(id)?.held.lock?;
+            Some((Arc::clone(id), lock.until))
+        })
     }
 
     fn change<T>(&mut self, id: &Arc<str>, change: impl FnOnce(&mut Session) -> T) -> T {

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::Value;
@@ -143,9 +144,69 @@ impl fmt::Display for Property {
     }
 }
 
-/// The statements of an action, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Action(pub(crate) Vec<Statement>);
+/// A condition with the text it was read from, which is what rules are listed and stored with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct SqlFilter {
+    text: String,
+    pub(crate) predicate: Predicate,
+}
+
+impl SqlFilter {
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl TryFrom<String> for SqlFilter {
+    type Error = SqlError;
+
+    fn try_from(text: String) -> Result<Self, SqlError> {
+        let predicate = parse_filter(&text)?;
+        Ok(Self { text, predicate })
+    }
+}
+
+impl From<SqlFilter> for String {
+    fn from(filter: SqlFilter) -> Self {
+        filter.text
+    }
+}
+
+/// The statements of an action, in order, with the text they were read from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Action {
+    text: String,
+    pub(crate) statements: Vec<Statement>,
+}
+
+impl Action {
+    pub(crate) fn new(text: &str, statements: Vec<Statement>) -> Self {
+        Self {
+            text: text.to_owned(),
+            statements,
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl TryFrom<String> for Action {
+    type Error = SqlError;
+
+    fn try_from(text: String) -> Result<Self, SqlError> {
+        parse_action(&text)
+    }
+}
+
+impl From<Action> for String {
+    fn from(action: Action) -> Self {
+        action.text
+    }
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Statement {

@@ -299,7 +299,7 @@ fn existing_name(message: &Message, name: &str) -> Option<String> {
 impl Action {
     /// Runs the statements in order; each sees what those before it did.
     pub(crate) fn apply(&self, message: &mut Message) {
-        for statement in &self.0 {
+        for statement in &self.statements {
             match statement {
                 // A property set to an unknown value has no value afterwards: `IS NULL` is true for it.
                 Statement::Set(property, expression) => {

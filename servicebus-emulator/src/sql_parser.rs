@@ -51,7 +51,7 @@ pub(crate) fn parse_action(sql: &str) -> Result<Action, SqlError> {
         }
     }
     expect_end(&parser)?;
-    Ok(Action(statements))
+    Ok(Action::new(sql, statements))
 }
 
 fn statement(parser: &mut Parser<'_>) -> Result<Statement, SqlError> {

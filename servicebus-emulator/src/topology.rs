@@ -7,18 +7,18 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use thiserror::Error;
 
 use crate::{
-    EntityPath, config_json::Object, topology_references::check_references, topology_rules::rules,
+    attributes::Attributes,
+    config_json::Object,
+    iso_8601,
+    topology_limits::{self, MINUTE, SHORTEST_DUPLICATE_WINDOW},
+    topology_references::check_references,
+    topology_rules::rules,
 };
-
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// The start of what Azure shows for "never": .NET's `TimeSpan.MaxValue`.
-const NEVER: &str = "P10675199D";
 
 /// What a namespace consists of.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Topology {
 }
 
 /// What a queue and a subscription have in common.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
     /// The queue's name; for a subscription only its last part.
     pub name: String,
@@ -41,17 +41,19 @@ pub struct Queue {
     pub forward_to: Option<String>,
     pub forward_dead_lettered_messages_to: Option<String>,
     pub requires_session: bool,
+    pub attributes: Attributes,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Topic {
     pub name: String,
     pub default_message_time_to_live: Option<Duration>,
     pub duplicate_detection: Option<Duration>,
+    pub attributes: Attributes,
     pub subscriptions: Vec<Subscription>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subscription {
     pub queue: Queue,
     pub rules: Vec<crate::rule::Rule>,
@@ -170,6 +172,7 @@ fn topic(object: &Object<'_>) -> Result<Topic, String> {
         name: name.to_owned(),
         default_message_time_to_live: time_to_live(&properties)?,
         duplicate_detection: duplicate_detection(&properties)?,
+        attributes: Attributes::default(),
         subscriptions,
     })
 }
@@ -199,14 +202,11 @@ fn queue(object: &Object<'_>, name: &str, kind: Kind) -> Result<Queue, String> {
     }
     properties.only(&known)?;
     let lock_duration = properties.duration("LockDuration")?.unwrap_or(MINUTE);
-    if !(Duration::from_secs(5)..=5 * MINUTE).contains(&lock_duration) {
-        return Err(properties.error_in("LockDuration", "it must be from PT5S to PT5M"));
-    }
+    let lock_duration = topology_limits::lock_duration(lock_duration)
+        .map_err(|error| properties.error_in("LockDuration", error))?;
     let max_delivery_count = properties.whole_number("MaxDeliveryCount")?.unwrap_or(3);
-    let max_delivery_count = u32::try_from(max_delivery_count)
-        .ok()
-        .filter(|count| (1..=i32::MAX as u32).contains(count))
-        .ok_or_else(|| properties.error_in("MaxDeliveryCount", "it must be at least 1"))?;
+    let max_delivery_count = topology_limits::max_delivery_count(max_delivery_count)
+        .map_err(|error| properties.error_in("MaxDeliveryCount", error))?;
     let forward = |property| {
         Ok::<_, String>(
             properties
@@ -226,70 +226,43 @@ fn queue(object: &Object<'_>, name: &str, kind: Kind) -> Result<Queue, String> {
         forward_to: forward("ForwardTo")?,
         forward_dead_lettered_messages_to: forward("ForwardDeadLetteredMessagesTo")?,
         requires_session: properties.boolean("RequiresSession")?,
+        attributes: Attributes::default(),
     })
 }
 
 fn time_to_live(properties: &Object<'_>) -> Result<Option<Duration>, String> {
     const PROPERTY: &str = "DefaultMessageTimeToLive";
-    if properties
-        .text(PROPERTY)?
-        .is_some_and(|text| text.starts_with(NEVER))
-    {
+    if properties.text(PROPERTY)?.is_some_and(iso_8601::is_never) {
         return Ok(None);
     }
-    match properties.duration(PROPERTY)?.unwrap_or(60 * MINUTE) {
-        Duration::ZERO => Err(properties.error_in(PROPERTY, "it must be longer than nothing")),
-        time_to_live => Ok(Some(time_to_live)),
-    }
+    let time_to_live = properties.duration(PROPERTY)?.unwrap_or(60 * MINUTE);
+    topology_limits::time_to_live(time_to_live)
+        .map(Some)
+        .map_err(|error| properties.error_in(PROPERTY, error))
 }
 
 fn duplicate_detection(properties: &Object<'_>) -> Result<Option<Duration>, String> {
     const PROPERTY: &str = "DuplicateDetectionHistoryTimeWindow";
-    let shortest = Duration::from_secs(20);
-    let window = properties.duration(PROPERTY)?.unwrap_or(shortest);
-    if !(shortest..=7 * DAY).contains(&window) {
-        return Err(properties.error_in(PROPERTY, "it must be from PT20S to P7D"));
-    }
+    let window = properties
+        .duration(PROPERTY)?
+        .unwrap_or(SHORTEST_DUPLICATE_WINDOW);
+    let window = topology_limits::duplicate_window(window)
+        .map_err(|error| properties.error_in(PROPERTY, error))?;
     Ok(properties
         .boolean("RequiresDuplicateDetection")?
         .then_some(window))
 }
 
-/// A queue's or topic's name: up to 260 characters, and slashes may be in it.
+/// A queue's or topic's name.
 fn entity_name<'a>(object: &Object<'a>) -> Result<&'a str, String> {
     let name = object.required_text("Name")?;
-    let is_path = name
-        .parse::<EntityPath>()
-        .is_ok_and(|path| path.entity() == name && !path.is_dead_letter());
-    if !is_path || !is_name(name, 260) || has_word(name, "subscriptions") {
-        return Err(object.error_in("Name", format_args!("`{name}` {NAME_RULE}, up to 260")));
-    }
+    topology_limits::entity_name(name).map_err(|error| object.error_in("Name", error))?;
     Ok(name)
 }
 
-/// A subscription's or rule's name: up to 50 characters, without slashes.
+/// A subscription's or rule's name.
 pub(crate) fn short_name<'a>(object: &Object<'a>) -> Result<&'a str, String> {
     let name = object.required_text("Name")?;
-    if name != "$Default" && (name.contains('/') || !is_name(name, 50)) {
-        return Err(object.error_in("Name", format_args!("`{name}` {NAME_RULE}, up to 50")));
-    }
+    topology_limits::short_name(name).map_err(|error| object.error_in("Name", error))?;
     Ok(name)
-}
-
-const NAME_RULE: &str = "is not a name: it begins and ends with a letter or digit and consists of letters, \
-                         digits, `.`, `-` and `_`";
-
-fn has_word(name: &str, word: &str) -> bool {
-    name.split('/').any(|part| part.eq_ignore_ascii_case(word))
-}
-
-/// The schema's `^[A-Za-z0-9]$|^[A-Za-z0-9][\w-\.\/]*[A-Za-z0-9]$`.
-fn is_name(name: &str, longest: usize) -> bool {
-    let end = |character: Option<char>| character.is_some_and(|it| it.is_ascii_alphanumeric());
-    name.chars().count() <= longest
-        && end(name.chars().next())
-        && end(name.chars().next_back())
-        && name
-            .chars()
-            .all(|it| it.is_alphanumeric() || matches!(it, '_' | '-' | '.' | '/'))
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     EntityPath, Error, ReceiveMode,
     entity::EntityId,
-    owner::{Accepted, Delivery, Reply},
+    owner::{Accepted, Answer, Delivery, Reply, answer},
 };
 
 /// A line that is shorter than this is not searched for receivers that have gone.
@@ -44,6 +44,14 @@ impl Waiter {
         match &self.wants {
             Wants::Messages { reply, .. } => reply.is_closed(),
             Wants::Session { reply } => reply.is_closed(),
+        }
+    }
+
+    /// Will answer that it waits in vain, once that is certain.
+    pub(crate) fn refused(self, error: Error) -> Answer {
+        match self.wants {
+            Wants::Messages { reply, .. } => answer(reply, Err(error)),
+            Wants::Session { reply } => answer(reply, Err(error)),
         }
     }
 

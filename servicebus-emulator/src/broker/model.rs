@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Broker,
-    random::{Disk, QUOTA, Step, restarted, steps},
+    random::{Disk, LIMITS, Step, restarted, steps},
 };
 use crate::{
     Error, Message, MessageState, ReceiveMode, Value,
@@ -253,7 +253,7 @@ fn a_queue_behaves_like_the_model(
     dead_letter_expired: bool,
 ) -> Result<(), TestCaseError> {
     let topology = queues([modelled_queue(dead_letter_expired)]);
-    let mut broker = Broker::new(&topology, QUOTA, counted_ids()).expect("a valid topology");
+    let mut broker = Broker::new(&topology, LIMITS, counted_ids()).expect("a valid topology");
     let mut disk = Disk::default();
     let mut model = Model {
         dead_letter_expired,
@@ -388,7 +388,9 @@ fn a_queue_behaves_like_the_model(
             Step::Crash => {
                 disk.commit(&mut broker);
                 let mut again = restarted(&topology, &mut broker);
-                again.load(disk.contents()).expect("the entities are there");
+                again
+                    .load_all(disk.items())
+                    .expect("the entities are there");
                 again.resume(now);
                 broker = again;
                 model.crash();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -10,16 +10,20 @@ use jiff::Timestamp;
 use proptest::{prelude::*, sample::Index};
 use uuid::Uuid;
 
-use super::{Broker, Contents};
+use super::{Broker, Frozen, Item};
 use crate::{
-    Changes, EntityPath, Error, Settlement, Topology,
+    Changes, EntityPath, Error, Limits, Settlement, Topology,
+    description::Remembered,
     entity::{EntityId, Record, Stored},
     journal::Change,
     sample::counted_ids,
     sessions::Held,
 };
 
-pub(super) const QUOTA: u64 = 1 << 30;
+pub(super) const LIMITS: Limits = Limits {
+    entity_quota: 1 << 30,
+    max_message_size: 262_144,
+};
 
 /// What a store would hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +32,7 @@ pub(super) struct Disk {
     pub(super) last_sequences: BTreeMap<String, i64>,
     pub(super) seen: BTreeMap<(String, String), Timestamp>,
     pub(super) session_states: BTreeMap<(String, String), (Bytes, Timestamp)>,
+    pub(super) entities: BTreeMap<String, Remembered>,
 }
 
 impl Disk {
@@ -38,27 +43,38 @@ impl Disk {
         broker.committed();
     }
 
-    pub(super) fn contents(&self) -> Contents {
-        Contents {
-            messages: self
-                .messages
-                .iter()
-                .map(|((entity, sequence), record)| (entity.clone(), *sequence, record.clone()))
-                .collect(),
-            last_sequences: self.last_sequences.clone().into_iter().collect(),
-            seen: self
-                .seen
-                .iter()
-                .map(|((entity, id), at)| (entity.clone(), id.clone(), *at))
-                .collect(),
-            session_states: self
-                .session_states
-                .iter()
-                .map(|((entity, id), (state, updated))| {
-                    (entity.clone(), id.clone(), state.clone(), *updated)
-                })
-                .collect(),
-        }
+    pub(super) fn items(&self) -> Vec<Item> {
+        let messages = self.messages.iter().map(|((entity, sequence), record)| {
+            Item::Message(entity.clone(), *sequence, record.clone())
+        });
+        let last = self
+            .last_sequences
+            .iter()
+            .map(|(entity, last)| Item::LastSequence(entity.clone(), *last));
+        let seen = self
+            .seen
+            .iter()
+            .map(|((entity, id), at)| Item::Seen(entity.clone(), id.clone(), *at));
+        let states = self
+            .session_states
+            .iter()
+            .map(|((entity, id), (state, updated))| {
+                Item::SessionState(entity.clone(), id.clone(), state.clone(), *updated)
+            });
+        let entities = Item::Entities(self.entities.clone().into_iter().collect());
+        std::iter::once(entities)
+            .chain(last)
+            .chain(messages)
+            .chain(seen)
+            .chain(states)
+            .collect()
+    }
+
+    fn records(&self, entity: &str, first: i64, last: i64) -> Vec<(i64, Record)> {
+        self.messages
+            .range((entity.to_owned(), first)..=(entity.to_owned(), last))
+            .map(|((_, sequence), record)| (*sequence, record.clone()))
+            .collect()
     }
 }
 
@@ -90,6 +106,20 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
             disk.seen
                 .remove(&(entity.to_string(), message_id.to_string()));
         }
+        Change::Clear { entity } => {
+            let is_other = |name: &String| **name != *entity;
+            disk.messages.retain(|(name, _), _| is_other(name));
+            disk.last_sequences.retain(|name, _| is_other(name));
+            disk.seen.retain(|(name, _), _| is_other(name));
+            disk.session_states.retain(|(name, _), _| is_other(name));
+        }
+        Change::Remember { entity, record } => {
+            let entity = entity.to_string();
+            match record {
+                Some(record) => disk.entities.insert(entity, *record),
+                None => disk.entities.remove(&entity),
+            };
+        }
         Change::SessionState {
             entity,
             session,
@@ -105,6 +135,10 @@ pub(super) fn apply(disk: &mut Disk, change: Change) {
 }
 
 impl Broker {
+    pub(super) fn load_all(&mut self, items: Vec<Item>) -> Result<(), String> {
+        items.into_iter().try_for_each(|item| self.load(item))
+    }
+
     pub(super) fn dead_letter(
         &mut self,
         now: Timestamp,
@@ -132,7 +166,20 @@ impl Broker {
     }
 }
 
-/// Everything a broker holds, locks included.
+/// Has the broker leave nearly everything to the disk.
+pub(super) fn freeze_into(broker: &mut Broker, disk: &Arc<Mutex<Disk>>) {
+    let disk = Arc::clone(disk);
+    broker.freeze_into(Frozen {
+        read: Box::new(move |entity, first, last| {
+            Ok(disk.lock().expect("a disk").records(entity, first, last))
+        }),
+        kept: 1,
+        page: 2,
+        failure: None,
+    });
+}
+
+/// Everything a broker holds, locks included, wherever it holds it.
 #[derive(Debug, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) messages: BTreeMap<(String, i64), Stored>,
@@ -143,12 +190,37 @@ pub(super) struct Snapshot {
     pub(super) usage: Vec<u64>,
 }
 
-pub(super) fn snapshot(broker: &Broker) -> Snapshot {
+pub(super) fn snapshot(broker: &mut Broker) -> Snapshot {
     let mut messages = BTreeMap::new();
     let mut disk = Disk::default();
     let mut sessions = BTreeMap::new();
-    for entity in &broker.entities {
+    let mut due = broker.due.clone();
+    let mut page_due = BTreeSet::new();
+    for (index, entity) in broker.entities.iter().enumerate() {
+        if entity.is_deleted() {
+            continue;
+        }
         let name = entity.key.to_string();
+        for (first, page) in entity.cold.pages() {
+            let frozen = broker.frozen.as_mut().expect("a place for pages");
+            let records = (frozen.read)(&name, first, page.last).expect("the disk is there");
+            let mut first_due = None;
+            for (sequence, record) in records {
+                let stored = Stored::new(record.clone());
+                if let Some(at) = entity.due(&stored) {
+                    due.insert((at, EntityId(index), sequence));
+                    first_due = first_due.into_iter().chain([at]).min();
+                }
+                assert!(
+                    entity.get(sequence).is_none(),
+                    "{name} {sequence} is there twice"
+                );
+                messages.insert((name.clone(), sequence), stored);
+                disk.messages.insert((name.clone(), sequence), record);
+            }
+            assert_eq!(page.due, first_due);
+            page_due.extend(first_due.map(|due| (due, EntityId(index), first)));
+        }
         for (sequence, stored) in entity.messages() {
             messages.insert((name.clone(), sequence), stored.clone());
             disk.messages
@@ -164,16 +236,20 @@ pub(super) fn snapshot(broker: &Broker) -> Snapshot {
         for (session, held) in entity.sessions.all_held() {
             if let Some(state) = held.state.clone().zip(held.updated) {
                 disk.session_states
-                    .insert((name.clone(), session.clone()), state);
+                    .insert((name.clone(), session.to_string()), state);
             }
-            sessions.insert((name.clone(), session), held);
+            sessions.insert((name.clone(), session.to_string()), held.clone());
         }
     }
+    for (entity, record) in &broker.remembered {
+        disk.entities.insert(entity.to_string(), record.clone());
+    }
+    assert_eq!(broker.page_due, page_due);
     Snapshot {
         messages,
         disk,
         sessions,
-        due: broker.due.clone(),
+        due,
         session_due: broker.session_due.clone(),
         usage: broker.usage.clone(),
     }
@@ -222,5 +298,5 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// An empty broker that goes on counting where the old one stopped: random ids do not repeat either.
 pub(super) fn restarted(topology: &Topology, broker: &mut Broker) -> Broker {
     let ids = std::mem::replace(&mut broker.ids, counted_ids());
-    Broker::new(topology, QUOTA, ids).expect("a valid topology")
+    Broker::new(topology, LIMITS, ids).expect("a valid topology")
 }

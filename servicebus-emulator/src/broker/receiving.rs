@@ -36,6 +36,7 @@ impl Broker {
         self.advance(now);
         let at = self.receivable(from)?;
         self.check_session_use(at, session.is_some())?;
+        self.entities[at.0].accessed(now);
         let mut received = Vec::new();
         let mut bytes = 0;
         while received.len() < most
@@ -69,6 +70,7 @@ impl Broker {
         }
         let mut found = Vec::new();
         for sequence in sequences {
+            self.thaw_message(at, *sequence)?;
             let stored = self.entities[at.0].get(*sequence).filter(|stored| {
                 let message_session = stored.record.message.session_id.as_deref();
                 stored.state() == MessageState::Deferred
@@ -129,6 +131,9 @@ impl Broker {
                 "`{from}` is a topic: messages are received from its subscriptions"
             )));
         }
+        if !entity.settings.status.gives_messages() {
+            return Err(Error::EntityDisabled(from.to_string()));
+        }
         // Azure refuses a receiver on an entity with auto-forwarding.
         if let Some(target) = &entity.settings.forward_to
             && !from.is_dead_letter()
@@ -157,17 +162,17 @@ impl Broker {
     }
 
     /// The first message that a receiver would get; in a session, that is an error once it is not held any more.
-    fn first_ready(&self, at: EntityId, session: Option<Uuid>) -> Result<Option<i64>, Error> {
-        let entity = &self.entities[at.0];
+    fn first_ready(&mut self, at: EntityId, session: Option<Uuid>) -> Result<Option<i64>, Error> {
         let Some(token) = session else {
-            return Ok(entity.first_ready());
+            return self.thaw_first_ready(at);
         };
+        let entity = &self.entities[at.0];
         let session = entity.sessions.under(token).ok_or(Error::SessionLockLost)?;
         Ok(entity.sessions.first_ready(session))
     }
 
-    /// Whether a receiver would get an answer at once: a message, or that its session is lost.
-    pub(crate) fn is_ready(&self, at: EntityId, session: Option<Uuid>) -> bool {
+    /// Whether a receiver would get an answer at once: a message, or that its session is lost, or that nothing can be read.
+    pub(crate) fn is_ready(&mut self, at: EntityId, session: Option<Uuid>) -> bool {
         !matches!(self.first_ready(at, session), Ok(None))
     }
 
@@ -216,40 +221,56 @@ impl Broker {
     }
 
     /// The next message that would be delivered, as it is; as of the last [`Self::advance`].
-    pub(crate) fn peek(&self, from: &EntityPath) -> Result<Option<ReceivedMessage>, Error> {
-        let entity = &self.entities[self.receivable(from)?.0];
-        Ok(entity
-            .first_ready()
-            .and_then(|sequence| Some(entity.get(sequence)?.received(sequence))))
+    pub(crate) fn peek(&mut self, from: &EntityPath) -> Result<Option<ReceivedMessage>, Error> {
+        let at = self.receivable(from)?;
+        let first = self.thaw_first_ready(at)?;
+        let entity = &self.entities[at.0];
+        Ok(first.and_then(|sequence| Some(entity.get(sequence)?.received(sequence))))
     }
 
     /// The messages from that sequence number on, whatever their state, as they are; of one session, if one is given.
     pub(crate) fn peek_batch(
-        &self,
+        &mut self,
         from: &EntityPath,
         from_sequence: i64,
         most: usize,
         session: Option<&str>,
     ) -> Result<Vec<ReceivedMessage>, Error> {
-        let entity = &self.entities[self.receivable(from)?.0];
+        let at = self.receivable(from)?;
+        let mut peeked = Vec::new();
         let mut bytes = 0;
-        Ok(entity
-            .messages_from(from_sequence)
-            .filter(|(_, stored)| {
-                session.is_none() || session == stored.record.message.session_id.as_deref()
-            })
-            .take(most)
-            .take_while(|(_, stored)| {
-                let fits = bytes == 0 || bytes + stored.size <= MAX_BYTES;
-                bytes += stored.size;
-                fits
-            })
-            .map(|(sequence, stored)| unlocked(stored.received(sequence)))
-            .collect())
+        let mut next = from_sequence;
+        while peeked.len() < most {
+            self.thaw_up_to_next(at, next)?;
+            let Some((sequence, stored)) = self.entities[at.0].messages_from(next).next() else {
+                break;
+            };
+            next = sequence + 1;
+            if session.is_some() && session != stored.record.message.session_id.as_deref() {
+                continue;
+            }
+            bytes += stored.size;
+            if bytes > MAX_BYTES && !peeked.is_empty() {
+                break;
+            }
+            peeked.push(unlocked(stored.received(sequence)));
+        }
+        Ok(peeked)
     }
 
     /// The messages of the entity in that state, by sequence number.
     pub(crate) fn browse(
+        &mut self,
+        entity: &EntityPath,
+        state: MessageState,
+    ) -> Result<Vec<ReceivedMessage>, Error> {
+        let at = self.find(entity)?;
+        self.thaw_all(at)?;
+        self.in_memory(entity, state)
+    }
+
+    /// As [`Self::browse`], without what lies in the store only.
+    pub(crate) fn in_memory(
         &self,
         entity: &EntityPath,
         state: MessageState,

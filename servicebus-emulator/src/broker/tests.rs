@@ -7,81 +7,85 @@ use uuid::Uuid;
 
 use super::{Broker, random::Disk};
 use crate::{
-    EntityPath, Error, Message, MessageState, ReceiveMode, ReceivedMessage, Topology, Value,
+    EntityPath, Error, Limits, Message, MessageState, ReceiveMode, ReceivedMessage, Topology,
+    Value,
     rule::Rule,
     sample::{at, counted_ids, forwarding, message, path, queue, queues, subscription, topic},
     topology::{Queue, Subscription},
 };
 
-const QUOTA: u64 = 1 << 20;
+const LIMITS: Limits = Limits {
+    entity_quota: 1 << 20,
+    max_message_size: 262_144,
+};
 
 fn rule(filter: &str, action: Option<&str>) -> Rule {
     Rule::sql(filter, filter, action).expect("valid SQL")
 }
 
-struct Bus {
-    broker: Broker,
-    now: Timestamp,
+pub(super) struct Bus {
+    pub(super) broker: Broker,
+    pub(super) now: Timestamp,
 }
 
 impl Bus {
-    fn new(topology: &Topology) -> Self {
+    pub(super) fn new(topology: &Topology) -> Self {
         Self {
-            broker: Broker::new(topology, QUOTA, counted_ids()).expect("a valid topology"),
+            broker: Broker::new(topology, LIMITS, counted_ids()).expect("a valid topology"),
             now: at(0),
         }
     }
 
-    fn with_queue(queue: Queue) -> Self {
+    pub(super) fn with_queue(queue: Queue) -> Self {
         Self::new(&queues([queue]))
     }
 
-    fn wait(&mut self, seconds: i64) {
+    pub(super) fn wait(&mut self, seconds: i64) {
         self.now += Duration::from_secs(seconds.unsigned_abs());
     }
 
-    fn send(&mut self, to: &str, message: Message) {
+    pub(super) fn send(&mut self, to: &str, message: Message) {
         self.broker
             .send(self.now, &path(to), vec![message])
             .expect("the message is accepted");
     }
 
-    fn refused(&mut self, to: &str, message: Message) -> Error {
+    pub(super) fn refused(&mut self, to: &str, message: Message) -> Error {
         self.broker
             .send(self.now, &path(to), vec![message])
             .expect_err("the message is refused")
     }
 
-    fn lock(&mut self, from: &str) -> Option<ReceivedMessage> {
+    pub(super) fn lock(&mut self, from: &str) -> Option<ReceivedMessage> {
         self.broker
             .receive(self.now, &path(from), ReceiveMode::PeekLock)
             .expect("the entity can be received from")
     }
 
-    fn locked(&mut self, from: &str) -> ReceivedMessage {
+    pub(super) fn locked(&mut self, from: &str) -> ReceivedMessage {
         self.lock(from).expect("a message is there")
     }
 
-    fn token(&mut self, from: &str) -> Uuid {
+    pub(super) fn token(&mut self, from: &str) -> Uuid {
         self.locked(from).lock_token.expect("a locked message")
     }
 
-    fn abandon(&mut self, from: &str, token: Uuid) -> Result<(), Error> {
+    pub(super) fn abandon(&mut self, from: &str, token: Uuid) -> Result<(), Error> {
         self.broker.abandon(self.now, &path(from), token)
     }
 
-    fn complete(&mut self, from: &str, token: Uuid) -> Result<(), Error> {
+    pub(super) fn complete(&mut self, from: &str, token: Uuid) -> Result<(), Error> {
         self.broker.complete(self.now, &path(from), token)
     }
 
-    fn dead_letter(&mut self, from: &str) {
+    pub(super) fn dead_letter(&mut self, from: &str) {
         let token = self.token(from);
         self.broker
             .dead_letter(self.now, &path(from), token, "why", "in detail")
             .expect("the lock is held");
     }
 
-    fn ids(&mut self, entity: &str, state: MessageState) -> Vec<String> {
+    pub(super) fn ids(&mut self, entity: &str, state: MessageState) -> Vec<String> {
         self.broker.advance(self.now);
         self.broker
             .browse(&path(entity), state)
@@ -91,12 +95,12 @@ impl Bus {
             .collect()
     }
 
-    fn active(&mut self, entity: &str) -> Vec<String> {
+    pub(super) fn active(&mut self, entity: &str) -> Vec<String> {
         self.ids(entity, MessageState::Active)
     }
 
     /// The messages of the dead-letter queue with their reasons.
-    fn dead(&mut self, entity: &str) -> Vec<(String, String)> {
+    pub(super) fn dead(&mut self, entity: &str) -> Vec<(String, String)> {
         self.broker.advance(self.now);
         let entity: EntityPath = path(entity).dead_letter();
         self.broker
@@ -111,18 +115,18 @@ impl Bus {
     }
 }
 
-fn text(message: &ReceivedMessage, property: &str) -> String {
+pub(super) fn text(message: &ReceivedMessage, property: &str) -> String {
     match message.message.properties.get(property) {
         Some(Value::String(text)) => text.clone(),
         other => format!("{other:?}"),
     }
 }
 
-fn pair(id: &str, reason: &str) -> (String, String) {
+pub(super) fn pair(id: &str, reason: &str) -> (String, String) {
     (id.to_owned(), reason.to_owned())
 }
 
-fn seconds(seconds: u64) -> Option<Duration> {
+pub(super) fn seconds(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
@@ -666,7 +670,7 @@ fn an_id_from_before_the_clock_was_set_back_is_remembered_for_one_window_only() 
     disk.commit(&mut bus.broker);
     for start in [0, 100] {
         bus = Bus::new(&topology);
-        bus.broker.load(disk.contents()).expect("q is there");
+        bus.broker.load_all(disk.items()).expect("q is there");
         bus.wait(start);
         bus.broker.resume(bus.now);
         disk.commit(&mut bus.broker);

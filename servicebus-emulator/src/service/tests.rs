@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::ServiceBus;
 use crate::{
-    Changes, Error, Message, MessageState, OpenError, ReceiveMode, ReceivedMessage, Settlement,
-    Topology,
+    Changes, Error, Limits, Message, MessageState, OpenError, ReceiveMode, ReceivedMessage,
+    Settlement, Topology,
     broker::Broker,
     sample::{message, path, queue, queues, topic},
     topology::Queue,
@@ -549,8 +549,8 @@ async fn errors_of_one_command_do_not_touch_the_others() {
 #[tokio::test]
 async fn a_namespace_whose_owner_has_panicked_says_that_it_is_closed() {
     let ids = Box::new(|| panic!("there are no ids"));
-    let broker = Broker::new(&topology(), u64::MAX, ids).expect("a valid topology");
-    let bus = ServiceBus::start(broker, None).expect("a thread");
+    let broker = Broker::new(&topology(), Limits::default(), ids).expect("a valid topology");
+    let bus = ServiceBus::start(broker, None, Limits::default()).expect("a thread");
     let other = bus.clone();
     let from = path("q");
     let mut waiting = Box::pin(other.receive(&from, ReceiveMode::PeekLock, LONG));

@@ -14,7 +14,7 @@ use legacy_azure_core::{
 };
 use reqwest::{Client, Method, RequestBuilder};
 use servicebus_emulator::{
-    DEFAULT_ENTITY_QUOTA, ServiceBus, Topology,
+    Limits, ServiceBus, Topology,
     rest::{self, SharedAccessPolicy},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -52,13 +52,17 @@ impl Drop for Namespace {
 
 impl Namespace {
     pub(crate) async fn start() -> Self {
-        Self::with_quota(DEFAULT_ENTITY_QUOTA).await
+        Self::with_quota(Limits::default().entity_quota).await
     }
 
     /// Each entity takes so many bytes of messages.
     pub(crate) async fn with_quota(quota: u64) -> Self {
         let topology = Topology::parse(TOPOLOGY, "test topology").unwrap();
-        let bus = ServiceBus::open_with_quota(&topology, None, quota).unwrap();
+        let limits = Limits {
+            entity_quota: quota,
+            ..Limits::default()
+        };
+        let bus = ServiceBus::open_with(&topology, None, limits).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = rest::router(bus.clone(), SharedAccessPolicy::default());

@@ -90,6 +90,7 @@ async fn a_verb_that_does_not_exist_there_is_refused() {
         (Method::PUT, "work/messages"),
         (Method::GET, "work/messages/head"),
         (Method::PUT, "work/messages/head"),
+        (Method::POST, "work"),
         (
             Method::GET,
             "work/messages/1/0e5a3d4e-6a3c-4f5c-9d2b-3f2f3f0f7c11",
