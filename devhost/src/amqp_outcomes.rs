@@ -173,3 +173,120 @@ impl AsyncWrite for Tapped {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use fe2o3_amqp_types::{
+        messaging::{Accepted, Released},
+        performatives::Detach,
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(HEADER + body.len()).unwrap();
+        [&size.to_be_bytes()[..], &[2, kind, 0, 0], body].concat()
+    }
+
+    fn disposition(role: Role, first: u32, last: Option<u32>, settled: bool) -> Vec<u8> {
+        let disposition = Disposition {
+            role,
+            first,
+            last,
+            settled,
+            state: Some(DeliveryState::Accepted(Accepted {})),
+            batchable: false,
+        };
+        frame(0, &serde_amqp::to_vec(&disposition).unwrap())
+    }
+
+    #[tokio::test]
+    async fn answers_are_seen_however_the_bytes_come_and_nothing_else_is() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut bus, _) = listener.accept().await.unwrap();
+        let outcomes = Outcomes::new();
+        let mut tapped = Tapped::new(stream, outcomes.clone());
+        let mut answers: Vec<_> = (0..7).map(|id| outcomes.expect(id).unwrap()).collect();
+        let another = Detach {
+            handle: 0.into(),
+            closed: true,
+            error: None,
+        };
+        let bytes = [
+            b"AMQP\x03\x01\x00\x00".to_vec(),
+            // A SASL frame, an empty one, another performative.
+            frame(1, b"anything"),
+            b"AMQP\x00\x01\x00\x00".to_vec(),
+            frame(0, b""),
+            frame(0, &serde_amqp::to_vec(&another).unwrap()),
+            disposition(Role::Sender, 0, None, true),
+            disposition(Role::Sender, 2, Some(4), true),
+            // Not the bus's about what it sent, and not the last word.
+            disposition(Role::Receiver, 1, None, true),
+            disposition(Role::Sender, 5, None, false),
+        ]
+        .concat();
+        let mut read = vec![0; bytes.len()];
+        for (one, place) in bytes.iter().zip(&mut read) {
+            bus.write_all(&[*one]).await.unwrap();
+            *place = tapped.read_u8().await.unwrap();
+        }
+        assert_eq!(read, bytes);
+        for id in [0, 2, 3, 4] {
+            let outcome = answers[id].try_recv().unwrap();
+            assert_eq!(outcome, Some(DeliveryState::Accepted(Accepted {})), "{id}");
+        }
+        for id in [1, 5, 6] {
+            assert!(answers[id].try_recv().is_err(), "{id}");
+        }
+        // All at once is as good.
+        let mut both = disposition(Role::Sender, 1, None, true);
+        both.extend(disposition(Role::Sender, 5, Some(6), true));
+        bus.write_all(&both).await.unwrap();
+        tapped.read_exact(&mut vec![0; both.len()]).await.unwrap();
+        for id in [1, 5, 6] {
+            assert!(answers[id].try_recv().is_ok(), "{id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_of_the_end() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let outcomes = Outcomes::new();
+        let mut tapped = Tapped::new(stream, outcomes.clone());
+        let answer = outcomes.expect(1).unwrap();
+        drop(listener.accept().await.unwrap());
+        assert_eq!(tapped.read(&mut [0; 8]).await.unwrap(), 0);
+        assert!(outcomes.has_ended());
+        assert!(answer.await.is_err());
+        assert!(outcomes.expect(2).is_none());
+    }
+
+    #[test]
+    fn the_outcome_is_handed_on_as_it_came() {
+        let outcomes = Outcomes::new();
+        let mut answer = outcomes.expect(3).unwrap();
+        outcomes.settle(&Disposition {
+            role: Role::Sender,
+            first: 3,
+            last: Some(u32::MAX),
+            settled: true,
+            state: Some(DeliveryState::Released(Released {})),
+            batchable: false,
+        });
+        assert_eq!(
+            answer.try_recv().unwrap(),
+            Some(DeliveryState::Released(Released {}))
+        );
+    }
+}
