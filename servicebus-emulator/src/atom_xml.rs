@@ -33,9 +33,9 @@ pub(crate) fn parse(body: &str) -> Result<Document<'_>, RestError> {
     })
 }
 
-/// 400 in the words of the management API.
+/// 400 for the reason.
 pub(crate) fn bad_request(reason: impl AsRef<str>) -> RestError {
-    RestError::bad_request(format!("SubCode=40000. {}", reason.as_ref()))
+    RestError::bad_request(reason.as_ref())
 }
 
 /// The child element with that name, whatever its namespace: clients differ in where they put it.
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let mut xml = Writer::default();
-        let awkward = "a < b & 'c' \"d\" ]]> é\n";
+        let awkward = "a < b & 'c' \"d\" ]]> é\r\n";
         xml.within(
             "rule",
             &[("xmlns", SERVICE_BUS), ("name", awkward)],

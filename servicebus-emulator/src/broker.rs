@@ -31,6 +31,8 @@ mod settling;
 mod slots;
 
 #[cfg(test)]
+mod administration_laws;
+#[cfg(test)]
 mod freezing_tests;
 #[cfg(test)]
 mod laws;
@@ -193,16 +195,9 @@ impl Broker {
         Ok(())
     }
 
-    /// Checks what is sent, and gives ids to the messages without one.
-    fn acceptable(
-        &mut self,
-        now: Timestamp,
-        to: &EntityPath,
-        mut messages: Vec<Message>,
-    ) -> Result<(EntityId, Vec<Message>), Error> {
-        self.advance(now);
+    /// The entity with that path, if messages can be sent to it.
+    pub(crate) fn sendable(&self, to: &EntityPath) -> Result<EntityId, Error> {
         let at = self.find(to)?;
-        self.entities[at.0].accessed(now);
         let entity = &self.entities[at.0];
         if matches!(
             entity.role,
@@ -215,6 +210,20 @@ impl Broker {
         if !entity.settings.status.takes_messages() {
             return Err(Error::EntityDisabled(to.to_string()));
         }
+        Ok(at)
+    }
+
+    /// Checks what is sent, and gives ids to the messages without one.
+    fn acceptable(
+        &mut self,
+        now: Timestamp,
+        to: &EntityPath,
+        mut messages: Vec<Message>,
+    ) -> Result<(EntityId, Vec<Message>), Error> {
+        self.advance(now);
+        let at = self.sendable(to)?;
+        self.entities[at.0].accessed(now);
+        let entity = &self.entities[at.0];
         let mut size = 0;
         for message in &mut messages {
             if message.message_id.is_none() {
@@ -375,7 +384,7 @@ impl Broker {
         self.by_key.get(path.key().as_str()).copied()
     }
 
-    fn find(&self, path: &EntityPath) -> Result<EntityId, Error> {
+    pub(crate) fn find(&self, path: &EntityPath) -> Result<EntityId, Error> {
         self.by_key
             .get(path.key().as_str())
             .copied()

@@ -5,7 +5,7 @@
 //! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
 //! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
 
-mod amqp;
+pub mod amqp;
 mod atom;
 mod atom_entries;
 mod atom_request;

@@ -7,7 +7,7 @@
 use std::{
     fmt::{Display, Write as _},
     io::{self, ErrorKind, Write as _},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -15,16 +15,16 @@ use std::{
 
 use clap::Parser;
 use servicebus_emulator::{
-    OpenError, ServiceBus, Topology, TopologyError,
+    OpenError, ServiceBus, Topology, TopologyError, amqp,
     rest::{self, SharedAccessPolicy},
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::watch,
 };
 
-/// A local, durable Azure Service Bus namespace with the REST data plane.
+/// A local, durable Azure Service Bus namespace: AMQP, the REST data plane and the management API.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, value_name = "PORT", default_value_t = 5300)]
     http_port: u16,
 
-    /// Reserved for AMQP: accepted, but nothing listens on it.
+    /// The port of AMQP, which takes HTTP as well; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 5672)]
     amqp_port: u16,
 }
@@ -53,8 +53,8 @@ enum Failure {
     Topology(TopologyError),
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("port {0} is in use: choose another one with --http-port")]
-    PortInUse(u16),
+    #[error("port {0} is in use: choose another one with {1}")]
+    PortInUse(u16, &'static str),
     #[error("cannot listen on 127.0.0.1:{0}: {1}")]
     Listen(u16, io::Error),
     #[error("the entities cannot be listed: {0}")]
@@ -86,28 +86,32 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         TopologyError::Unreadable { .. } => Failure::Config(error),
         TopologyError::Invalid { .. } => Failure::Topology(error),
     })?;
-    let port = arguments.http_port;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .await
-        .map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => Failure::PortInUse(port),
-            _ => Failure::Listen(port, error),
-        })?;
+    let http = listen(arguments.http_port, "--http-port").await?;
+    let amqp = listen(arguments.amqp_port, "--amqp-port").await?;
     let bus = ServiceBus::open(&topology, arguments.data.as_deref())?;
     let policy = SharedAccessPolicy::default();
-    announce(&bus, &policy, listener.local_addr()?.port()).await?;
+    announce(&bus, &policy, http.local_addr()?, amqp.local_addr()?).await?;
 
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server =
-        axum::serve(listener, rest::router(bus.clone(), policy)).with_graceful_shutdown(async {
-            // A dropped sender means the same.
-            let _ = stopped.await;
-        });
-    let mut server = std::pin::pin!(server.into_future());
+    let router = rest::router(bus.clone(), policy.clone());
+    let (stop, stopped) = watch::channel(());
+    let stopping = |mut stopped: watch::Receiver<()>| async move {
+        // A dropped sender means the same.
+        let _ = stopped.changed().await;
+    };
+    let http = axum::serve(http, router.clone()).with_graceful_shutdown(stopping(stopped.clone()));
+    let amqp = amqp::serve(
+        amqp,
+        bus.clone(),
+        policy,
+        amqp::Limits::default(),
+        router,
+        stopping(stopped),
+    );
+    let mut server = std::pin::pin!(async { tokio::try_join!(http.into_future(), amqp) });
     let mut store_failure = bus.store_failure();
     loop {
         tokio::select! {
-            result = &mut server => return Ok(result?),
+            result = &mut server => return Ok(result.map(drop)?),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = bus.closed() => return Err(Failure::Ended),
@@ -118,9 +122,18 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     // Ends the receives that wait.
     bus.close().await;
     match tokio::time::timeout(LAST_ANSWERS, server).await {
-        Ok(result) => Ok(result?),
+        Ok(result) => Ok(result.map(drop)?),
         Err(_) => Ok(()),
     }
+}
+
+async fn listen(port: u16, flag: &'static str) -> Result<TcpListener, Failure> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => Failure::PortInUse(port, flag),
+            _ => Failure::Listen(port, error),
+        })
 }
 
 fn report(store_failure: Option<&str>) {
@@ -135,10 +148,16 @@ fn say(what: &dyn Display) {
     let _ = writeln!(io::stderr(), "servicebus-emulator: {what}");
 }
 
-async fn announce(bus: &ServiceBus, policy: &SharedAccessPolicy, port: u16) -> Result<(), Failure> {
+async fn announce(
+    bus: &ServiceBus,
+    policy: &SharedAccessPolicy,
+    http: SocketAddr,
+    amqp: SocketAddr,
+) -> Result<(), Failure> {
     let SharedAccessPolicy { name, key } = policy;
+    let port = amqp.port();
     let mut text = format!(
-        "Service Bus emulator ready: REST data plane at http://127.0.0.1:{port}\n\
+        "Service Bus emulator ready: REST data plane at http://{http}, AMQP at {amqp}\n\
          Endpoint=sb://localhost:{port};SharedAccessKeyName={name};SharedAccessKey={key};UseDevelopmentEmulator=true;\n"
     );
     for entity in bus.entities().await? {

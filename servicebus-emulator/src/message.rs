@@ -223,6 +223,8 @@ pub type Changes = BTreeMap<String, Value>;
 pub enum Settlement {
     /// It has been dealt with: it is removed.
     Complete,
+    /// It is available again at its old place, as if it had never been delivered.
+    Release,
     /// It is available again at its old place, or dead-lettered when it has been delivered as often as it may.
     Abandon { changes: Changes },
     /// It is set aside.

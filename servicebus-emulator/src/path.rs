@@ -63,17 +63,22 @@ impl FromStr for EntityPath {
         {
             return Err(invalid());
         }
-        let entity = match segments[..] {
-            [topic, word, subscription] if word.eq_ignore_ascii_case("subscriptions") => {
-                format!("{topic}/Subscriptions/{subscription}")
-            }
-            // A queue's or topic's own name may hold slashes; `Subscriptions` may not be part of it.
-            _ if segments
-                .iter()
-                .all(|segment| !segment.eq_ignore_ascii_case("subscriptions")) =>
+        // A queue's or topic's own name may hold slashes; `Subscriptions` may not be part of it.
+        let is_name = |segments: &[&str]| {
+            !segments.is_empty()
+                && segments
+                    .iter()
+                    .all(|segment| !segment.eq_ignore_ascii_case("subscriptions"))
+        };
+        let entity = match &segments[..] {
+            [topic @ .., word, subscription]
+                if word.eq_ignore_ascii_case("subscriptions")
+                    && is_name(topic)
+                    && is_name(&[subscription]) =>
             {
-                segments.join("/")
+                format!("{}/Subscriptions/{subscription}", topic.join("/"))
             }
+            name if is_name(name) => name.join("/"),
             _ => return Err(invalid()),
         };
         Ok(Self {

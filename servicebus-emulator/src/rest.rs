@@ -174,7 +174,8 @@ impl DataPlane {
             now,
         )?;
         let Some((entity, target)) = target(&head.uri)? else {
-            return atom::answer(&self.bus, head, body, host, self.since).await;
+            let answer = atom::answer(&self.bus, head, body, host, self.since).await;
+            return answer.map_err(RestError::with_sub_code);
         };
         match (&head.method, target) {
             (&Method::POST, Target::Messages) => self.send(&entity, &head.headers, body).await,

@@ -42,6 +42,12 @@ impl RestError {
         )
     }
 
+    /// As the management API says it: clients look for the sub-code in the text.
+    pub(crate) fn with_sub_code(self) -> Self {
+        let detail = format!("SubCode={}00. {}", self.status.as_u16(), self.detail);
+        Self { detail, ..self }
+    }
+
     /// The answer; `system_tracker` is `{host}:{entity}`.
     pub(crate) fn into_response(self, system_tracker: &str, now: Timestamp) -> Response {
         let body = format!(
@@ -101,6 +107,8 @@ pub(crate) fn escape(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
+            // A reader of XML would take it for part of a line's end.
+            '\r' => escaped.push_str("&#13;"),
             // XML 1.0 has no way to write the others.
             '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' => escaped.push('\u{fffd}'),
             _ => escaped.push(character),

@@ -36,6 +36,37 @@ pub(crate) enum Unauthorized {
     InvalidAudience,
 }
 
+/// What a token lets its holder use, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// The path of the token's address, decoded and in lower case; it covers whatever lies below it.
+    resource: Vec<String>,
+    /// In seconds of Unix time.
+    expires_at: i64,
+}
+
+impl Grant {
+    /// Whether it covers that path (decoded segments) at that time.
+    pub(crate) fn covers(&self, path: &[String], now: Timestamp) -> bool {
+        self.expires_at > now.as_second()
+            && self.resource.len() <= path.len()
+            && self
+                .resource
+                .iter()
+                .zip(path)
+                .all(|(resource, segment)| *resource == segment.to_lowercase())
+    }
+
+    /// Whether the other one covers the same.
+    pub(crate) fn is_renewed_by(&self, other: &Self) -> bool {
+        self.resource == other.resource
+    }
+
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at <= now.as_second()
+    }
+}
+
 /// Checks the value of an Authorization header for a request to `path` (decoded segments).
 pub(crate) fn verify(
     header: Option<&str>,
@@ -43,8 +74,24 @@ pub(crate) fn verify(
     policy: &SharedAccessPolicy,
     now: Timestamp,
 ) -> Result<(), Unauthorized> {
-    let header = header.ok_or(Unauthorized::Missing)?.trim();
-    let (scheme, token) = header.split_once(' ').ok_or(Unauthorized::Malformed)?;
+    let grant = grant(header.ok_or(Unauthorized::Missing)?, policy, now)?;
+    if grant.covers(path, now) {
+        Ok(())
+    } else {
+        Err(Unauthorized::InvalidAudience)
+    }
+}
+
+/// What the token in the value of an Authorization header lets its holder use.
+pub(crate) fn grant(
+    header: &str,
+    policy: &SharedAccessPolicy,
+    now: Timestamp,
+) -> Result<Grant, Unauthorized> {
+    let (scheme, token) = header
+        .trim()
+        .split_once(' ')
+        .ok_or(Unauthorized::Malformed)?;
     if scheme.eq_ignore_ascii_case("Bearer") {
         return Err(Unauthorized::Bearer);
     }
@@ -58,17 +105,14 @@ pub(crate) fn verify(
     if token.expires_at <= now.as_second() {
         return Err(Unauthorized::Expired);
     }
-    let audience = audience_path(&decode(token.resource)).ok_or(Unauthorized::InvalidAudience)?;
-    let is_prefix = audience.len() <= path.len()
-        && audience
+    let resource = audience_path(&decode(token.resource)).ok_or(Unauthorized::InvalidAudience)?;
+    Ok(Grant {
+        resource: resource
             .iter()
-            .zip(path)
-            .all(|(audience, segment)| audience.to_lowercase() == segment.to_lowercase());
-    if is_prefix {
-        Ok(())
-    } else {
-        Err(Unauthorized::InvalidAudience)
-    }
+            .map(|segment| segment.to_lowercase())
+            .collect(),
+        expires_at: token.expires_at,
+    })
 }
 
 struct Token<'a> {

@@ -51,6 +51,8 @@ impl Default for Limits {
 }
 
 /// A handle to the running namespace; clones share it. The namespace closes when the last one is dropped.
+///
+/// What changes something is on its way when the method returns: the future is only the answer.
 #[derive(Clone)]
 pub struct ServiceBus {
     commands: Arc<mpsc::Sender<Command>>,
@@ -209,33 +211,34 @@ impl ServiceBus {
     }
 
     /// Takes all of the messages or none, and answers once they are durable.
-    pub async fn send(&self, to: &EntityPath, messages: Vec<Message>) -> Result<(), Error> {
+    pub fn send(
+        &self,
+        to: &EntityPath,
+        messages: Vec<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let to = to.clone();
         self.change(move |broker, now| broker.send(now, &to, messages))
-            .await
     }
 
     /// Takes all of the messages or none, each for its `scheduled_enqueue_time`; answers the sequence numbers by which
     /// they can be cancelled (0 for a duplicate, which is not kept).
-    pub async fn schedule(
+    pub fn schedule(
         &self,
         to: &EntityPath,
         messages: Vec<Message>,
-    ) -> Result<Vec<i64>, Error> {
+    ) -> impl Future<Output = Result<Vec<i64>, Error>> + Send + use<> {
         let to = to.clone();
         self.change(move |broker, now| broker.schedule(now, &to, messages))
-            .await
     }
 
     /// Takes back all of those scheduled messages or none.
-    pub async fn cancel_scheduled(
+    pub fn cancel_scheduled(
         &self,
         entity: &EntityPath,
         sequence_numbers: Vec<i64>,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let entity = entity.clone();
         self.change(move |broker, now| broker.cancel_scheduled(now, &entity, &sequence_numbers))
-            .await
     }
 
     /// The next message, waiting for it up to `wait`; `None` when none came. Those who wait are served in the
@@ -293,44 +296,52 @@ impl ServiceBus {
     }
 
     /// Does with the locked message what its receiver says.
-    pub async fn settle(
+    pub fn settle(
         &self,
         from: &EntityPath,
         lock_token: Uuid,
         settlement: Settlement,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let from = from.clone();
         self.change(move |broker, now| broker.settle(now, &from, lock_token, settlement))
-            .await
     }
 
     /// Removes the locked message.
-    pub async fn complete(&self, from: &EntityPath, lock_token: Uuid) -> Result<(), Error> {
-        self.settle(from, lock_token, Settlement::Complete).await
-    }
-
-    /// Gives the locked message back at once; at the maximum delivery count it is dead-lettered.
-    pub async fn abandon(&self, from: &EntityPath, lock_token: Uuid) -> Result<(), Error> {
-        let changes = Changes::new();
-        let settlement = Settlement::Abandon { changes };
-        self.settle(from, lock_token, settlement).await
-    }
-
-    /// Holds the lock for another lock duration; answers until when.
-    pub async fn renew_lock(
+    pub fn complete(
         &self,
         from: &EntityPath,
         lock_token: Uuid,
-    ) -> Result<Timestamp, Error> {
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        self.settle(from, lock_token, Settlement::Complete)
+    }
+
+    /// Gives the locked message back at once; at the maximum delivery count it is dead-lettered.
+    pub fn abandon(
+        &self,
+        from: &EntityPath,
+        lock_token: Uuid,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let changes = Changes::new();
+        let settlement = Settlement::Abandon { changes };
+        self.settle(from, lock_token, settlement)
+    }
+
+    /// Holds the lock for another lock duration; answers until when.
+    pub fn renew_lock(
+        &self,
+        from: &EntityPath,
+        lock_token: Uuid,
+    ) -> impl Future<Output = Result<Timestamp, Error>> + Send + use<> {
         let from = from.clone();
         self.change(move |broker, now| broker.renew_lock(now, &from, lock_token))
-            .await
     }
 
     /// Carries out all of the operations, in order, or none.
-    pub async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+    pub fn transact(
+        &self,
+        operations: Vec<Operation>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.change(move |broker, now| broker.transact(now, operations))
-            .await
     }
 
     /// Locks that session; without a name the next one that is free and has messages, waiting for it up to `wait`.
@@ -413,6 +424,30 @@ impl ServiceBus {
         let _ = self.commands.send(Command::Do(job));
     }
 
+    /// Whether the entity is there and takes messages.
+    pub(crate) async fn check_sender(&self, to: &EntityPath) -> Result<(), Error> {
+        let to = to.clone();
+        self.look(move |broker, _| broker.sendable(&to).map(drop))
+            .await
+    }
+
+    /// Whether a receiver can be opened on the entity, outside of sessions.
+    pub(crate) async fn check_receiver(&self, from: &EntityPath) -> Result<(), Error> {
+        let from = from.clone();
+        self.look(move |broker, _| {
+            let at = broker.receivable(&from)?;
+            broker.check_session_use(at, false)
+        })
+        .await
+    }
+
+    /// Whether the entity is there.
+    pub(crate) async fn check_entity(&self, entity: &EntityPath) -> Result<(), Error> {
+        let entity = entity.clone();
+        self.look(move |broker, _| broker.find(&entity).map(drop))
+            .await
+    }
+
     /// Every queue, topic and subscription, by name.
     pub async fn entities(&self) -> Result<Vec<EntityCounts>, Error> {
         self.look(|broker, _| Ok(broker.entities())).await
@@ -452,14 +487,25 @@ impl ServiceBus {
             .await
     }
 
-    /// Has something carried out that may change something.
-    async fn change<T: Send + 'static>(
+    /// Has something carried out that may change something. It is on its way when this returns, so that what one caller
+    /// asks for one after the other is carried out in that order, however the answers are awaited.
+    fn change<T, Work>(
         &self,
-        work: impl FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        work: Work,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T, Work>
+    where
+        T: Send + 'static,
+        Work: FnOnce(&mut Broker, Timestamp) -> Result<T, Error> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Do(Job::new(true, reply, work)), answer)
-            .await
+        let sent = self
+            .commands
+            .send(Command::Do(Job::new(true, reply, work)))
+            .map_err(|_| Error::Closed);
+        async move {
+            sent?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
     }
 
     /// Has something answered that changes nothing, and so works even while nothing can be stored.

@@ -109,7 +109,11 @@ fn correlation_filter(object: &Object<'_>) -> Result<CorrelationFilter, String> 
                     Json::String(text) => Value::String(text.clone()),
                     Json::Bool(value) => Value::Bool(*value),
                     Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-                        (Some(number), _) => Value::Long(number),
+                        // The smaller type where it fits: over the management API JavaScript's client reads no other.
+                        (Some(number), _) => match i32::try_from(number) {
+                            Ok(number) => Value::Int(number),
+                            Err(_) => Value::Long(number),
+                        },
                         (None, Some(number)) => Value::Double(number),
                         (None, None) => return Err(custom.error_in(name, "not a number")),
                     },

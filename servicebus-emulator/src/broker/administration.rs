@@ -236,7 +236,9 @@ impl Broker {
             )));
         }
         self.thaw_entity(at)?;
-        self.remove_entity(at);
+        for key in self.remove_entity(at) {
+            self.remember_deleted(key);
+        }
         Ok(())
     }
 
@@ -254,14 +256,16 @@ impl Broker {
         self.thaw_all(at)
     }
 
-    pub(super) fn remove_entity(&mut self, at: EntityId) {
+    /// Takes an entity out of the list, a topic after its subscriptions; answers what was taken out.
+    pub(super) fn remove_entity(&mut self, at: EntityId) -> Vec<Arc<str>> {
         let entity = &self.entities[at.0];
         let parts: Vec<EntityId> = match &entity.role {
             Role::Topic { subscriptions } => subscriptions.clone(),
             _ => Vec::new(),
         };
+        let mut removed = Vec::new();
         for part in parts {
-            self.remove_entity(part);
+            removed.extend(self.remove_entity(part));
         }
         let entity = &self.entities[at.0];
         let (key, quota, dead_letters) =
@@ -278,7 +282,8 @@ impl Broker {
         for gone in dead_letters.into_iter().chain([at]) {
             self.bury(gone);
         }
-        self.remember_deleted(key);
+        removed.push(key);
+        removed
     }
 
     /// The rules of a subscription, in the order in which they were added.

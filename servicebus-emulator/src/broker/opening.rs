@@ -217,7 +217,7 @@ impl Broker {
                 .is_some_and(|topic| topics_back.contains(topic) && record.now.is_none());
             let is_lost = topic
                 .as_ref()
-                .is_some_and(|topic| self.named(topic).is_none());
+                .is_some_and(|topic| self.named(topic).is_none() && record.now.is_some());
             let is_valid =
                 record.in_file.as_ref() == self.in_file.get(&key) && !is_back && !is_lost;
             if !is_valid {
@@ -236,7 +236,7 @@ impl Broker {
                 }
                 (there, now) => {
                     if let Some(at) = there {
-                        self.remove_loaded(at);
+                        self.remove_entity(at);
                     }
                     if let Some(listed) = now {
                         // Its name is free, and was checked when it was created.

@@ -251,7 +251,11 @@ pub(super) fn snapshot(broker: &mut Broker) -> Snapshot {
         sessions,
         due,
         session_due: broker.session_due.clone(),
-        usage: broker.usage.clone(),
+        // A slot whose entity is gone stays, empty.
+        usage: (broker.entities.iter().zip(&broker.usage))
+            .filter(|(entity, _)| !entity.is_deleted())
+            .map(|(_, usage)| *usage)
+            .collect(),
     }
 }
 

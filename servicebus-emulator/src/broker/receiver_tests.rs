@@ -215,6 +215,23 @@ fn sessions_are_listed_by_their_messages_or_by_when_their_state_was_set() {
 }
 
 #[test]
+fn a_released_message_has_not_been_delivered() {
+    let mut bus = Bus::with_queue(Queue {
+        max_delivery_count: 1,
+        ..queue("q")
+    });
+    bus.send("q", message("a"));
+    for _ in 0..3 {
+        let received = bus.locked("q");
+        assert_eq!(received.delivery_count, 1);
+        let token = received.lock_token.unwrap();
+        assert_eq!(bus.settle("q", token, Settlement::Release), Ok(()));
+    }
+    assert_eq!(bus.active("q"), ["a"]);
+    assert!(bus.dead("q").is_empty());
+}
+
+#[test]
 fn a_deferred_message_is_received_by_its_number_only() {
     let mut bus = Bus::with_queue(queue("q"));
     bus.send("q", message("a"));

@@ -26,6 +26,10 @@ impl Broker {
         let (at, sequence) = self.locked(now, from, token)?;
         match settlement {
             Settlement::Complete => self.put(at, sequence, None),
+            Settlement::Release => {
+                self.take_back(at, sequence);
+                self.advance(now);
+            }
             Settlement::Abandon { changes } => {
                 self.modify(at, sequence, changes)?;
                 self.unlock(now, at, sequence);

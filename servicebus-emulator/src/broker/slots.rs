@@ -132,13 +132,6 @@ impl Broker {
         self.remembered.get(key)
     }
 
-    /// Deletes, while the store is read, an entity of the file that had been deleted.
-    pub(super) fn remove_loaded(&mut self, at: EntityId) {
-        let remembered = std::mem::take(&mut self.remembered);
-        self.remove_entity(at);
-        self.remembered = remembered;
-    }
-
     pub(crate) fn swap_remembered(
         &mut self,
         key: &Arc<str>,
