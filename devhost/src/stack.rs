@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, extract::Request, middleware};
-use servicebus_emulator::{EntityPath, ServiceBus, Topology, rest};
+use servicebus_emulator::{EntityPath, ServiceBus, Topology, amqp, rest};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -368,6 +368,17 @@ impl Doors {
                 square::counted,
             ));
         let policy = stand_ins::bus_policy();
+        let worker = rooms.invoker.worker.clone();
+        // On the port of AMQP, too, but for the faults, which cut connections of their own listener.
+        let administration = rest::router(rooms.bus.clone(), policy.clone());
+        tokio::spawn(amqp::serve(
+            self.amqp.into_inner(),
+            rooms.bus.clone(),
+            policy.clone(),
+            amqp::Limits::default(),
+            administration,
+            async move { worker.ended().await },
+        ));
         let bus = rest::router(rooms.bus.clone(), policy)
             .layer(middleware::from_fn_with_state(faults.clone(), on_bus));
         let prefix = &rooms.host.route_prefix;

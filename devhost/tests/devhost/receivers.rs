@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use devhost::{
     amqp_receiver::AmqpReceiver,
     receiver::{Receiver, ReceiverError},
@@ -12,7 +13,7 @@ use devhost::{
 };
 use jiff::Timestamp;
 use servicebus_emulator::{
-    EntityPath, Error, Message, MessageState, ReceivedMessage, ServiceBus, Topology, Value,
+    EntityPath, Error, Message, MessageState, ReceivedMessage, ServiceBus, Topology, Value, amqp,
 };
 use tokio::{
     io::copy_bidirectional,
@@ -41,7 +42,14 @@ impl Bus {
         let bus = ServiceBus::open(&topology, None).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let behind = listener.local_addr().unwrap();
-        serve(listener, bus.clone());
+        tokio::spawn(amqp::serve(
+            listener,
+            bus.clone(),
+            bus_policy(),
+            amqp::Limits::default(),
+            Router::new(),
+            std::future::pending(),
+        ));
         let (cut, cuts) = watch::channel(());
         let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let amqp = proxy.local_addr().unwrap();
@@ -221,8 +229,9 @@ async fn an_abandoned_message_comes_again_at_once_and_is_dead_in_the_end() {
         assert_eq!(message.delivery_count, count);
         receiver.abandon(message.lock_token.unwrap()).await.unwrap();
     }
-    let dead = bus.bus.browse(&work().dead_letter(), MessageState::Active);
-    assert_eq!(dead.await.unwrap().len(), 1);
+    let dead_letters = work().dead_letter();
+    let dead = bus.bus.browse(&dead_letters, MessageState::Active).await;
+    assert_eq!(dead.unwrap().len(), 1);
 }
 
 #[tokio::test]
