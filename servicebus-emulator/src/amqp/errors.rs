@@ -73,7 +73,8 @@ impl From<Refusal> for AmqpError {
         Self {
             condition: ErrorCondition::Custom(Symbol::from(refusal.condition)),
             description: Some(refusal.description),
-            info: None,
+            // The Python client takes the list of an error to have all three.
+            info: Some(Box::default()),
         }
     }
 }
