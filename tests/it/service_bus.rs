@@ -54,14 +54,15 @@ impl ServiceBus {
         let mut child = Command::new(emulator)
             .arg("--config")
             .arg(config)
-            .args(["--http-port", "0"])
+            .args(["--http-port", "0", "--amqp-port", "0"])
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.next_line().await.unwrap().expect("it says its port");
-        let port = ready.rsplit(':').next().unwrap().parse().unwrap();
+        let (http, _) = ready.split_once(", AMQP at ").unwrap();
+        let port = http.rsplit(':').next().unwrap().parse().unwrap();
         // It has more to say, and must not find the pipe closed.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self {
