@@ -12,11 +12,14 @@ mod attach;
 mod authorization;
 mod cbs;
 mod channels;
+#[cfg(test)]
+mod client_bytes_tests;
 mod connection;
 mod coordinator;
 mod delivery;
 mod dispositions;
 mod errors;
+mod fields;
 mod frame;
 mod incoming_link;
 mod listener;

@@ -265,3 +265,51 @@ fn invalid(name: &str, value: &str, reason: &str) -> RestError {
         "The value `{value}` of {name} is invalid: {reason}."
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pieces of entries, most of which do not fit together.
+    fn piece() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("<entry xmlns=\"http://www.w3.org/2005/Atom\">".to_owned()),
+            Just("<content>".to_owned()),
+            Just("</content></entry>".to_owned()),
+            "(Queue|Topic|Subscription|Rule|DefaultRule)Description"
+                .prop_map(|name| format!("<{name}>")),
+            "(Queue|Topic|Subscription|Rule|DefaultRule)Description"
+                .prop_map(|name| format!("</{name}>")),
+            "(LockDuration|Status|MaxDeliveryCount|ForwardTo|UserMetadata|Name)"
+                .prop_map(|name| format!("<{name}>")),
+            "(LockDuration|Status|MaxDeliveryCount|ForwardTo|UserMetadata|Name)"
+                .prop_map(|name| format!("</{name}>")),
+            "<(Filter|Action|Value) a:type=\"b:(SqlFilter|CorrelationFilter|SqlRuleAction|int|dateTime)\" xmlns:a=\"http://www.w3.org/2001/XMLSchema-instance\">",
+            Just("<Properties><KeyValueOfstringanyType><Key>".to_owned()),
+            "P[0-9]{0,20}[YMWD]T?[0-9.]{0,20}[HMS]?",
+            "-?[0-9]{1,30}",
+            "\\PC{0,20}",
+            "&(#[0-9]{1,9}|amp|x);",
+            "<!\\[CDATA\\[.{0,9}(\\]\\]>)?",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_comes_is_read_or_refused(pieces in prop::collection::vec(piece(), 0..24)) {
+            let body = pieces.concat();
+            let well_formed = parse(&body).is_ok();
+            for outcome in [
+                queue_or_topic(&body, "q").map(drop),
+                subscription(&body, "t", "s").map(drop),
+                rule(&body, "r").map(drop),
+            ] {
+                prop_assert!(well_formed || outcome.is_err());
+            }
+        }
+    }
+}

@@ -23,15 +23,19 @@ use crate::{
 };
 
 mod administration;
+mod checks;
 mod freezing;
 mod opening;
 mod receiving;
+mod rules;
 mod session_locks;
 mod settling;
 mod slots;
 
 #[cfg(test)]
 mod administration_laws;
+#[cfg(test)]
+mod administration_tests;
 #[cfg(test)]
 mod freezing_tests;
 #[cfg(test)]

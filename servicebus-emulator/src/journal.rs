@@ -346,6 +346,7 @@ impl Broker {
     pub(crate) fn committed(&mut self) {
         self.journal.undo.clear();
         self.journal.suspect.clear();
+        self.release_slots();
         self.freeze();
     }
 

@@ -3,7 +3,7 @@
 //! It knows queues, topics, subscriptions and rules, and nothing of what is sent through them. The core
 //! (`broker`) is a pure state machine: every command takes the time as an argument, and what must survive
 //! a crash comes out as a list of changes. [`ServiceBus`] is the running thing: one owner applies the
-//! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it.
+//! commands, commits their changes in batches and only then answers. [`rest`] is the REST data plane over it, and the management API.
 
 pub mod amqp;
 mod atom;

@@ -15,7 +15,7 @@ use std::{
 
 use clap::Parser;
 use servicebus_emulator::{
-    OpenError, ServiceBus, Topology, TopologyError, amqp,
+    Limits, MAX_MESSAGE_SIZE, OpenError, ServiceBus, Topology, TopologyError, amqp,
     rest::{self, SharedAccessPolicy},
 };
 use tokio::{
@@ -43,6 +43,22 @@ struct Arguments {
     /// The port of AMQP, which takes HTTP as well; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 5672)]
     amqp_port: u16,
+
+    /// The largest message, in bytes: 256 KB as in the Standard tier, or up to 100 MB as in Premium.
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_MESSAGE_SIZE, value_parser = message_size)]
+    max_message_size: usize,
+}
+
+/// The largest that Azure takes, in bytes.
+const LARGEST_MESSAGE: usize = 104_857_600;
+
+fn message_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (1_024..=LARGEST_MESSAGE).contains(&size) => Ok(size),
+        _ => Err(format!(
+            "it must be a number from 1024 to {LARGEST_MESSAGE}"
+        )),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +104,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     })?;
     let http = listen(arguments.http_port, "--http-port").await?;
     let amqp = listen(arguments.amqp_port, "--amqp-port").await?;
-    let bus = ServiceBus::open(&topology, arguments.data.as_deref())?;
+    let limits = Limits {
+        max_message_size: arguments.max_message_size,
+        ..Limits::default()
+    };
+    let bus = ServiceBus::open_with(&topology, arguments.data.as_deref(), limits)?;
     let policy = SharedAccessPolicy::default();
     announce(&bus, &policy, http.local_addr()?, amqp.local_addr()?).await?;
 

@@ -103,6 +103,18 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    pub(crate) fn new(
+        messages: Vec<ReceivedMessage>,
+        from: EntityPath,
+        owner: Weak<Sender<Command>>,
+    ) -> Self {
+        Self {
+            messages,
+            from,
+            owner,
+        }
+    }
+
     pub(crate) fn take(mut self) -> Vec<ReceivedMessage> {
         std::mem::take(&mut self.messages)
     }
@@ -130,6 +142,18 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    pub(crate) fn new(
+        session: Option<AcceptedSession>,
+        from: EntityPath,
+        owner: Weak<Sender<Command>>,
+    ) -> Self {
+        Self {
+            session,
+            from,
+            owner,
+        }
+    }
+
     pub(crate) fn take(mut self) -> Option<AcceptedSession> {
         self.session.take()
     }
@@ -350,24 +374,12 @@ impl Owner {
                 let received = self
                     .broker
                     .receive_batch(self.now, &from, mode, session, most);
-                let delivery = received.map(|messages| {
-                    Some(Delivery {
-                        messages,
-                        from,
-                        owner,
-                    })
-                });
+                let delivery = received.map(|messages| Some(Delivery::new(messages, from, owner)));
                 answer(reply, delivery)
             }
             Wants::Session { reply } => {
                 let accepted = self.broker.accept_session(self.now, &from, None);
-                let accepted = accepted.map(|session| {
-                    Some(Accepted {
-                        session,
-                        from,
-                        owner,
-                    })
-                });
+                let accepted = accepted.map(|session| Some(Accepted::new(session, from, owner)));
                 answer(reply, accepted)
             }
         }

@@ -162,7 +162,7 @@ fn decode(text: &str) -> String {
 
 /// The segments of the address's path, without query, scheme, host and port. `None` without a host, since the
 /// rest could then be taken for one and the whole namespace be meant.
-fn audience_path(address: &str) -> Option<Vec<String>> {
+pub(crate) fn audience_path(address: &str) -> Option<Vec<String>> {
     let address = address.split(['?', '#']).next()?;
     let (scheme, address) = match address.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),

@@ -29,6 +29,8 @@ use crate::{
 
 mod administration;
 #[cfg(test)]
+mod administration_tests;
+#[cfg(test)]
 mod tests;
 
 /// How much a namespace takes.
@@ -289,10 +291,23 @@ impl ServiceBus {
     ) -> Result<Vec<ReceivedMessage>, Error> {
         let from = from.clone();
         let session = session_id.map(str::to_owned);
-        self.change(move |broker, now| {
-            broker.receive_deferred(now, &from, mode, session.as_deref(), &sequence_numbers)
-        })
-        .await
+        let owner = Arc::downgrade(&self.commands);
+        let delivery = self.change(move |broker, now| {
+            let session = session.as_deref();
+            let received = broker.receive_deferred(now, &from, mode, session, &sequence_numbers)?;
+            Ok(Delivery::new(received, from, owner))
+        });
+        Ok(delivery.await?.take())
+    }
+
+    /// Takes messages back that reached nobody: their deliveries do not count.
+    pub(crate) fn give_back(&self, from: &EntityPath, messages: Vec<ReceivedMessage>) {
+        // As when they get lost on their way.
+        drop(Delivery::new(
+            messages,
+            from.clone(),
+            Arc::downgrade(&self.commands),
+        ));
     }
 
     /// Does with the locked message what its receiver says.
@@ -354,9 +369,12 @@ impl ServiceBus {
     ) -> Result<Option<AcceptedSession>, Error> {
         let from = from.clone();
         if let Some(session) = session_id.map(str::to_owned) {
-            return self
-                .change(move |broker, now| broker.accept_session(now, &from, Some(&session)))
-                .await;
+            let owner = Arc::downgrade(&self.commands);
+            let accepted = self.change(move |broker, now| {
+                let accepted = broker.accept_session(now, &from, Some(&session))?;
+                Ok(Accepted::new(accepted, from, owner))
+            });
+            return Ok(accepted.await?.take());
         }
         let (reply, answer) = oneshot::channel();
         let waiter = Waiter {

@@ -98,13 +98,17 @@ impl Sessions {
         });
     }
 
-    /// Those with messages, or with a state that was set after that time, by name.
+    /// Those with messages or a state, or those whose state was set after that time, by name.
     pub(crate) fn ids(&self, updated_since: Option<Timestamp>) -> impl Iterator<Item = &Arc<str>> {
         self.sessions
             .iter()
             .filter(move |(_, session)| match updated_since {
                 Some(since) => session.held.updated.is_some_and(|updated| updated > since),
-                None => !session.ready.is_empty() || !session.locked.is_empty(),
+                None => {
+                    !session.ready.is_empty()
+                        || !session.locked.is_empty()
+                        || session.held.state.is_some()
+                }
             })
             .map(|(id, _)| id)
     }
@@ -199,7 +203,7 @@ mod tests {
             },
         );
         sessions.place(&id, 1, false, false);
-        assert_eq!(sessions.ids(None).count(), 0);
+        assert_eq!(sessions.ids(None).count(), 1);
         assert_eq!(sessions.ids(Some(at(4))).count(), 1);
         assert_eq!(sessions.ids(Some(at(5))).count(), 0);
         sessions.hold(&id, Held::default());

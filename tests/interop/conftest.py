@@ -4,7 +4,9 @@ The servers that are slow to start serve a module. The handler starts anew for e
 a connection of its own still open, maildev would wait for it. A failed test shows what each running server printed during it.
 """
 
+import asyncio
 import contextlib
+import inspect
 import json
 import signal
 import sys
@@ -16,12 +18,24 @@ from maildev import Maildev
 from orderup import Orderup
 from prism import Prism
 from server_process import ServerProcess
+from servicebus_emulator import ServicebusEmulator
+from servicebus_results import CLIENTS, write_results
+from servicebus_sdk import Bus
 from webhook_receiver import WebhookReceiver
 
 
 def pytest_configure():
     # The time limit of `run` comes as SIGTERM. An interrupt ends the fixtures, and so the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    pyfuncitem.funcargs["runner"].run(pyfuncitem.obj(**arguments))
+    return True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,6 +48,27 @@ def pytest_runtest_makereport(item, call):
             if report.failed:
                 report.sections.append((f"what {server.name} printed", output or "(nothing)"))
     return report
+
+
+def pytest_collection_modifyitems(items):
+    # What a report of a test says of its steps also reaches the process that others run tests for.
+    for item in items:
+        for mark in item.iter_markers("step"):
+            client = mark.kwargs.get("client") or item.callspec.params["sdk"]
+            item.user_properties.append(("step", (mark.args[0], client)))
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.failed:
+        for name, value in report.user_properties:
+            if name == "step":
+                step, client = value
+                CLIENTS[client].record(step, report.passed)
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):
+        write_results()
 
 
 def pytest_keyboard_interrupt():
@@ -83,3 +118,29 @@ def sendgrid():
 def acs():
     with Prism("acs-email-2025-09-01.json") as prism:
         yield prism
+
+
+@pytest.fixture
+def servicebus():
+    """A Service Bus with nothing in it; it starts in milliseconds, so that every test has its own."""
+    with ServicebusEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def runner():
+    """The loop that a test which is a coroutine runs on, and its fixtures too."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(params=["python-sync", "python-async"])
+def sdk(request):
+    return request.param
+
+
+@pytest.fixture
+def bus(sdk, servicebus, runner):
+    bus = Bus(sdk, servicebus)
+    yield bus
+    runner.run(bus.close())

@@ -16,37 +16,51 @@ MODULES = INTEROP / "node_modules"
 
 
 class ServerProcess:
-    """A running server; `ready_url` is asked until it answers anything at all."""
+    """A running server; it is ready when `ready_url` answers anything at all."""
 
     running: list["ServerProcess"] = []
 
     def __init__(self, name: str, command: list, ready_url: str, environment: dict):
         self.name = name
+        self.ready_url = ready_url
+        self.environment = environment
         self.folder = Path(tempfile.mkdtemp(prefix=f"orderup-{name}-"))
         self.output_file = self.folder / "output"
         self.shown = 0
-        with self.output_file.open("wb") as output:
+        self._start(command)
+        ServerProcess.running.append(self)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, command: list):
+        with self.output_file.open("ab") as output:
             self.child = subprocess.Popen(
                 [str(argument) for argument in command],
-                env=environment,
+                env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        ServerProcess.running.append(self)
+
+    def _wait_until_ready(self):
         try:
-            wait_until(lambda: self._answers(ready_url), f"{name} to be ready")
+            wait_until(self._is_running_and_ready, f"{self.name} to be ready")
         except BaseException as error:
-            error.add_note(f"{name} printed:\n{self.output()}")
-            self.stop()
+            error.add_note(f"{self.name} printed:\n{self.output()}")
             raise
 
-    def _answers(self, url: str) -> bool:
+    def _is_running_and_ready(self) -> bool:
         status = self.child.poll()
         assert status is None, f"{self.name} ended with {status} at its start"
+        return self.is_ready()
+
+    def is_ready(self) -> bool:
         try:
-            request("GET", url)
+            request("GET", self.ready_url)
             return True
         except ConnectionError:
             return False

@@ -66,10 +66,9 @@ fn incoming(
 ) -> Result<Admission, Refusal> {
     let target = match target {
         TargetArchetype::Target(target) => target,
+        // The .NET client opens it before it puts its first token. All that is done in a transaction comes over links
+        // that need one.
         TargetArchetype::Coordinator(_) => {
-            if !context.authorization.is_any(Timestamp::now()) {
-                return Err(unauthorized("the coordinator of transactions"));
-            }
             return Ok(now(Admitted::Incoming(Target::Coordinator)));
         }
     };

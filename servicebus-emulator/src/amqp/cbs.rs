@@ -58,5 +58,11 @@ fn put_token(
     if !token.starts_with("SharedAccessSignature ") {
         return Err(Unauthorized::Bearer.into());
     }
-    Ok(sas::grant(token, policy, now)?)
+    let grant = sas::grant(token, policy, now)?;
+    let audience = request.text("name").and_then(sas::audience_path);
+    let audience = audience.ok_or(Unauthorized::InvalidAudience)?;
+    if !grant.covers(&audience, now) {
+        return Err(Unauthorized::InvalidAudience.into());
+    }
+    Ok(grant)
 }

@@ -45,7 +45,7 @@ impl Channels {
                 performative,
                 payload,
             } => (performative, payload),
-            FrameBody::SaslInit(_) | FrameBody::SaslResponse(_) => {
+            FrameBody::SaslInit(_) | FrameBody::SaslResponse => {
                 return refuse(
                     FRAMING_ERROR,
                     "a SASL frame on an open connection".to_owned(),

@@ -83,7 +83,7 @@ async fn open(
                     performative: Performative::Open(open),
                     ..
                 } => break Ok((open, authorization)),
-                FrameBody::Amqp { .. } | FrameBody::SaslInit(_) | FrameBody::SaslResponse(_) => {
+                FrameBody::Amqp { .. } | FrameBody::SaslInit(_) | FrameBody::SaslResponse => {
                     break Err(Refusal::new(NOT_ALLOWED, "the first frame is not an open"));
                 }
             },

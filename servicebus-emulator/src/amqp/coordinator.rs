@@ -12,6 +12,7 @@ use std::{
 use serde_amqp::{Value as Amqp, descriptor::Descriptor};
 use uuid::Uuid;
 
+use super::work::LinkId;
 use super::{
     errors::{
         NOT_ALLOWED, NOT_IMPLEMENTED, RESOURCE_LIMIT_EXCEEDED, Refusal, TRANSACTION_TIMEOUT,
@@ -19,12 +20,14 @@ use super::{
     },
     value_decoding::{DecodeError, Reader},
 };
-use crate::Operation;
+use crate::{Message, Operation};
 
 /// How long a transaction may take, as in Azure.
 const LONGEST: Duration = Duration::from_secs(120);
 /// How many operations one may have, as in Azure.
 const MOST_OPERATIONS: usize = 100;
+/// How many bytes of messages the transactions of a connection may have together, unless one message alone is larger.
+const MOST_BYTES: usize = 16 << 20;
 /// How many a connection may have at a time.
 const MOST_TRANSACTIONS: usize = 100;
 
@@ -72,6 +75,10 @@ impl Request {
 
 #[derive(Debug)]
 struct Transaction {
+    /// Over which it was declared.
+    link: LinkId,
+    /// Of its messages, in bytes.
+    size: usize,
     operations: Vec<Operation>,
     declared_at: Instant,
     /// Why it cannot be committed any more.
@@ -85,7 +92,7 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    pub(crate) fn declare(&mut self, now: Instant) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn declare(&mut self, link: LinkId, now: Instant) -> Result<Vec<u8>, Refusal> {
         if self.open.len() >= MOST_TRANSACTIONS {
             self.open
                 .retain(|_, transaction| now < transaction.declared_at + LONGEST);
@@ -98,7 +105,9 @@ impl Transactions {
         }
         let id = Uuid::new_v4().into_bytes().to_vec();
         let transaction = Transaction {
+            link,
             operations: Vec::new(),
+            size: 0,
             declared_at: now,
             spoilt: None,
         };
@@ -113,7 +122,12 @@ impl Transactions {
         operation: Result<Operation, Refusal>,
         now: Instant,
     ) -> Result<(), Refusal> {
+        let kept: usize = self.open.values().map(|transaction| transaction.size).sum();
         let transaction = self.open.get_mut(id).ok_or_else(unknown)?;
+        let size = match &operation {
+            Ok(Operation::Send { messages, .. }) => messages.iter().map(Message::size).sum(),
+            Ok(Operation::Settle { .. }) | Err(_) => 0,
+        };
         let operation = if now >= transaction.declared_at + LONGEST {
             Err(late())
         } else if transaction.operations.len() >= MOST_OPERATIONS {
@@ -121,11 +135,17 @@ impl Transactions {
                 RESOURCE_LIMIT_EXCEEDED,
                 format!("the transaction has {MOST_OPERATIONS} operations already"),
             ))
+        } else if kept > 0 && kept + size > MOST_BYTES {
+            Err(Refusal::new(
+                RESOURCE_LIMIT_EXCEEDED,
+                format!("the connection's transactions have {kept} bytes of messages already"),
+            ))
         } else {
             operation
         };
         match operation {
             Ok(operation) => {
+                transaction.size += size;
                 transaction.operations.push(operation);
                 Ok(())
             }
@@ -156,15 +176,18 @@ impl Transactions {
         Ok(transaction.operations)
     }
 
-    /// Rolls back whatever is open: the client has closed its link to the coordinator.
-    pub(crate) fn clear(&mut self) {
-        self.open.clear();
+    /// Rolls back what was declared over that link to the coordinator, which the client has closed.
+    pub(crate) fn clear(&mut self, link: LinkId) {
+        self.open.retain(|_, transaction| transaction.link != link);
     }
 }
 
 /// What has no place in a transaction.
 pub(crate) fn not_transactional() -> Refusal {
-    Refusal::new(NOT_ALLOWED, "requests cannot be part of a transaction")
+    Refusal::new(
+        NOT_ALLOWED,
+        "of requests only those that settle messages can be part of a transaction",
+    )
 }
 
 /// Sending through one entity to another has no API in the SDKs of today, which span entities without it.
@@ -192,7 +215,13 @@ fn late() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Message, Settlement, sample::path};
+    use crate::{Settlement, sample::path};
+
+    const LINK: LinkId = LinkId {
+        channel: 0,
+        handle: 0,
+        serial: 1,
+    };
 
     fn send() -> Operation {
         Operation::Send {
@@ -205,7 +234,7 @@ mod tests {
     fn a_transaction_gives_its_operations_in_order_and_once() {
         let now = Instant::now();
         let mut transactions = Transactions::default();
-        let id = transactions.declare(now).unwrap();
+        let id = transactions.declare(LINK, now).unwrap();
         let settle = Operation::Settle {
             from: path("q"),
             lock_token: Uuid::nil(),
@@ -227,7 +256,7 @@ mod tests {
     fn one_that_failed_in_part_or_took_too_long_is_not_committed() {
         let now = Instant::now();
         let mut transactions = Transactions::default();
-        let spoilt = transactions.declare(now).unwrap();
+        let spoilt = transactions.declare(LINK, now).unwrap();
         assert_eq!(transactions.enlist(&spoilt, Ok(send()), now), Ok(()));
         let refused = transactions.enlist(&spoilt, Err(not_transactional()), now);
         assert_eq!(refused, Err(not_transactional()));
@@ -236,11 +265,11 @@ mod tests {
             Err(not_transactional())
         );
 
-        let id = transactions.declare(now).unwrap();
+        let id = transactions.declare(LINK, now).unwrap();
         let late = transactions.discharge(&id, false, now + LONGEST);
         assert_eq!(late.unwrap_err().condition, TRANSACTION_TIMEOUT);
 
-        let id = transactions.declare(now).unwrap();
+        let id = transactions.declare(LINK, now).unwrap();
         assert_eq!(transactions.enlist(&id, Ok(send()), now), Ok(()));
         assert_eq!(transactions.discharge(&id, true, now), Ok(Vec::new()));
     }

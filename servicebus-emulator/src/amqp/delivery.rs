@@ -22,6 +22,9 @@ use super::{
 };
 use crate::{EntityPath, Message, Operation};
 
+/// What a request weighs: the bus gives no more for one than that, in bytes.
+const LARGEST_ANSWER: usize = 1 << 20;
+
 /// Deals with a complete delivery; what has come of it follows as [`Done::Delivery`].
 pub(crate) fn dispatch(link: LinkId, target: &Target, delivery: Delivery, context: &mut Context) {
     let done = if delivery.is_too_large {
@@ -40,9 +43,25 @@ pub(crate) fn dispatch(link: LinkId, target: &Target, delivery: Delivery, contex
             Target::Coordinator => return coordinate(link, &delivery, context),
         }
     };
-    let state = match done {
-        Ok(()) => accepted(),
-        Err(refusal) => rejected(refusal),
+    let transaction = match &delivery.state {
+        Some(DeliveryState::TransactionalState(state)) => Some(state.txn_id.clone()),
+        _ => None,
+    };
+    let state = match (done, transaction) {
+        (Ok(()), None) => accepted(),
+        (Ok(()), Some(txn_id)) => DeliveryState::TransactionalState(TransactionalState {
+            txn_id,
+            outcome: Some(Accepted {}.into()),
+        }),
+        (Err(refusal), transaction) => {
+            // What is refused keeps the rest of its transaction from being committed.
+            if let Some(txn_id) = transaction {
+                let spoilt = Err(refusal.clone());
+                // That it is spoilt is what is answered.
+                let _ = context.transactions.enlist(&txn_id, spoilt, Instant::now());
+            }
+            rejected(refusal)
+        }
     };
     finish(link, &delivery, state, context);
 }
@@ -75,12 +94,14 @@ fn send(link: LinkId, to: &Arc<EntityPath>, delivery: Delivery, context: &mut Co
     match messages {
         Err(refusal) => finish(link, &delivery, rejected(refusal), context),
         Ok(messages) => {
-            let (bus, to) = (context.shared.bus.clone(), Arc::clone(to));
+            let bus = context.shared.bus.clone();
             let (id, settled) = (delivery.id, delivery.settled);
             let weight = delivery.payload.len();
             drop(delivery);
+            // On its way now: in the order in which it came, and whatever becomes of the connection.
+            let sent = bus.send(to, messages);
             context.work.push_weighing(weight, async move {
-                let state = match bus.send(&to, messages).await {
+                let state = match sent.await {
                     Ok(()) => accepted(),
                     Err(error) => rejected(error.into()),
                 };
@@ -111,12 +132,28 @@ fn request(
     delivery: &Delivery,
     context: &mut Context,
 ) -> Result<(), Refusal> {
-    if let Some(DeliveryState::TransactionalState(_)) = delivery.state {
-        return Err(not_transactional());
-    }
     let request = Request::decode(&delivery.payload)
         .map_err(|error| Refusal::new(DECODE_ERROR, error.to_string()))?;
     let node = node.clone();
+    if let Some(DeliveryState::TransactionalState(state)) = &delivery.state {
+        let Node::Management(Some(entity)) = &node else {
+            return Err(not_transactional());
+        };
+        let now = Instant::now();
+        for operation in management::operations(entity, &request)? {
+            context
+                .transactions
+                .enlist(&state.txn_id, Ok(operation), now)?;
+        }
+        let payload = management::done().encode(&request);
+        context.work.push(std::future::ready(Done::Answer {
+            request: link,
+            node,
+            reply_to: request.reply_to,
+            payload,
+        }));
+        return Ok(());
+    }
     match &node {
         Node::Cbs => {
             let shared = Arc::clone(&context.shared);
@@ -132,18 +169,16 @@ fn request(
         }
         Node::Management(entity) => {
             let (bus, entity) = (context.shared.bus.clone(), entity.clone());
-            context
-                .work
-                .push_weighing(delivery.payload.len(), async move {
-                    let response = management::answer(&bus, entity.as_ref(), &request).await;
-                    let payload = response.encode(&request);
-                    Done::Answer {
-                        request: link,
-                        node,
-                        reply_to: request.reply_to,
-                        payload,
-                    }
-                });
+            context.work.push_weighing(LARGEST_ANSWER, async move {
+                let response = management::answer(&bus, entity.as_ref(), &request).await;
+                let payload = response.encode(&request);
+                Done::Answer {
+                    request: link,
+                    node,
+                    reply_to: request.reply_to,
+                    payload,
+                }
+            });
         }
         Node::Entity(_) => {}
     }
@@ -161,7 +196,7 @@ fn coordinate(link: LinkId, delivery: &Delivery, context: &mut Context) {
     };
     match request {
         coordinator::Request::Declare => {
-            let state = match context.transactions.declare(now) {
+            let state = match context.transactions.declare(link, now) {
                 Ok(id) => DeliveryState::Declared(Declared { txn_id: id.into() }),
                 Err(refusal) => rejected(refusal),
             };
@@ -176,8 +211,9 @@ fn coordinate(link: LinkId, delivery: &Delivery, context: &mut Context) {
                 Ok(operations) => {
                     let bus = context.shared.bus.clone();
                     let (id, settled) = (delivery.id, delivery.settled);
+                    let carried_out = bus.transact(operations);
                     context.work.push(async move {
-                        let state = match bus.transact(operations).await {
+                        let state = match carried_out.await {
                             Ok(()) => accepted(),
                             Err(error) => rejected(error.into()),
                         };

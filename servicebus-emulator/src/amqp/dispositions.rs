@@ -22,11 +22,13 @@ impl Dispositions {
         channel: u16,
         role: Role,
         delivery: u32,
+        settled: bool,
         state: DeliveryState,
         context: &mut Context,
     ) {
         if let Some(range) = &mut self.range
             && range.role == role
+            && range.settled == settled
             && range.last.unwrap_or(range.first).checked_add(1) == Some(delivery)
             && range.state.as_ref() == Some(&state)
         {
@@ -38,7 +40,7 @@ impl Dispositions {
             role,
             first: delivery,
             last: None,
-            settled: true,
+            settled,
             state: Some(state),
             batchable: false,
         });

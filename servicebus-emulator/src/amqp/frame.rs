@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use fe2o3_amqp_types::{
     performatives::Performative,
-    sasl::{SaslChallenge, SaslInit, SaslMechanisms, SaslOutcome, SaslResponse},
+    sasl::{SaslInit, SaslMechanisms, SaslOutcome},
 };
 use serde_amqp::{ser::Serializer, serde::Serialize};
 
@@ -46,7 +46,8 @@ pub(crate) enum FrameBody {
         payload: Bytes,
     },
     SaslInit(SaslInit),
-    SaslResponse(SaslResponse),
+    /// The next step of a mechanism that has more than one; none of ours has.
+    SaslResponse,
 }
 
 /// What a server says while a client authenticates.
@@ -54,7 +55,6 @@ pub(crate) enum FrameBody {
 #[serde(crate = "serde_amqp::serde", untagged)]
 pub(crate) enum SaslFrame {
     Mechanisms(SaslMechanisms),
-    Challenge(SaslChallenge),
     Outcome(SaslOutcome),
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn decode(
         }
         SASL => match performative_decoding::sasl(&mut reader)? {
             ClientSasl::Init(init) => FrameBody::SaslInit(init),
-            ClientSasl::Response(response) => FrameBody::SaslResponse(response),
+            ClientSasl::Response => FrameBody::SaslResponse,
         },
         kind => return Err(FrameError::Type(kind)),
     };

@@ -141,7 +141,7 @@ impl IncomingLink {
     /// The link is closed. What has been sent on it goes its way; what has not been discharged through it is rolled back.
     pub(crate) fn close(&self, context: &mut Context) {
         if self.target == Target::Coordinator {
-            context.transactions.clear();
+            context.transactions.clear(self.id);
         }
     }
 
@@ -152,5 +152,94 @@ impl IncomingLink {
             link_credit: Some(self.credit),
             ..windows.flow()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fe2o3_amqp_types::performatives::Begin;
+
+    use super::*;
+
+    fn link() -> (IncomingLink, Windows) {
+        let begin = Begin {
+            remote_channel: None,
+            next_outgoing_id: 0,
+            incoming_window: 1,
+            outgoing_window: 1,
+            handle_max: 0.into(),
+            offered_capabilities: None,
+            desired_capabilities: None,
+            properties: None,
+        };
+        let id = LinkId {
+            channel: 0,
+            handle: 0,
+            serial: 1,
+        };
+        (
+            IncomingLink::new(id, Target::Coordinator, 10),
+            Windows::new(&begin),
+        )
+    }
+
+    fn transfer(delivery: u32) -> Transfer {
+        Transfer {
+            handle: 0.into(),
+            delivery_id: Some(delivery),
+            delivery_tag: None,
+            message_format: None,
+            settled: None,
+            more: false,
+            rcv_settle_mode: None,
+            state: None,
+            resume: false,
+            aborted: false,
+            batchable: false,
+        }
+    }
+
+    #[test]
+    fn more_than_the_credit_is_refused_and_what_is_not_dealt_with_counts() {
+        let (mut link, windows) = link();
+        assert_eq!(link.more_credit(&windows).unwrap().link_credit, Some(1000));
+        for delivery in 0..CREDIT {
+            assert!(link.transfer(transfer(delivery), b"x").unwrap().is_some());
+            assert_eq!(link.more_credit(&windows), None);
+        }
+        let refusal = link.transfer(transfer(CREDIT), b"x").err().unwrap();
+        assert_eq!(refusal.condition, TRANSFER_LIMIT_EXCEEDED);
+        for _ in 1..CREDIT / 2 {
+            link.dealt_with();
+            assert_eq!(link.more_credit(&windows), None);
+        }
+        link.dealt_with();
+        let flow = link.more_credit(&windows).unwrap();
+        assert_eq!(flow.link_credit, Some(500));
+        assert_eq!(flow.delivery_count, Some(1000));
+    }
+
+    #[test]
+    fn a_delivery_is_put_together_up_to_its_limit_and_no_further() {
+        let (mut link, windows) = link();
+        link.more_credit(&windows);
+        let more = |delivery| Transfer {
+            more: true,
+            ..transfer(delivery)
+        };
+        assert!(link.transfer(more(0), b"12345").unwrap().is_none());
+        let whole = link.transfer(transfer(0), b"67890").unwrap().unwrap();
+        assert!(!whole.is_too_large);
+        assert_eq!(whole.payload, b"1234567890");
+
+        assert!(link.transfer(more(1), b"1234567890").unwrap().is_none());
+        assert!(link.transfer(more(1), b"1").unwrap().is_none());
+        assert_eq!(link.partial.as_ref().unwrap().payload.capacity(), 0);
+        let whole = link.transfer(transfer(1), b"2").unwrap().unwrap();
+        assert!(whole.is_too_large && whole.payload.is_empty());
+
+        assert!(link.transfer(more(2), b"1").unwrap().is_none());
+        let other = link.transfer(transfer(3), b"1").err().unwrap();
+        assert_eq!(other.condition, INVALID_FIELD);
     }
 }

@@ -6,11 +6,14 @@
 use serde_amqp::Value as Amqp;
 
 use super::{
+    coordinator::not_transactional,
     errors::{ARGUMENT_ERROR, NOT_IMPLEMENTED, Refusal},
     management_message::{Request, Response},
     management_messages, management_rules, management_sessions, value,
 };
-use crate::{EntityPath, ServiceBus};
+use crate::{EntityPath, Operation, ServiceBus};
+
+const UPDATE_DISPOSITION: &str = "com.microsoft:update-disposition";
 
 /// The answer to a request; without an entity it is to the namespace.
 pub(crate) async fn answer(
@@ -32,9 +35,7 @@ pub(crate) async fn answer(
         "com.microsoft:receive-by-sequence-number" => {
             management_messages::receive(bus, entity, request).await
         }
-        "com.microsoft:update-disposition" => {
-            management_messages::settle(bus, entity, request).await
-        }
+        UPDATE_DISPOSITION => management_messages::settle(bus, entity, request).await,
         "com.microsoft:renew-lock" => management_messages::renew(bus, entity, request).await,
         "com.microsoft:renew-session-lock" => {
             management_sessions::renew(bus, entity, request).await
@@ -52,6 +53,23 @@ pub(crate) async fn answer(
         _ => Err(unknown(request)),
     };
     answer.unwrap_or_else(Into::into)
+}
+
+/// What a request in a transaction asks for: settling is all that can be part of one.
+pub(crate) fn operations(
+    entity: &EntityPath,
+    request: &Request,
+) -> Result<Vec<Operation>, Refusal> {
+    if request.operation != UPDATE_DISPOSITION {
+        return Err(not_transactional());
+    }
+    let (tokens, settlement) = management_messages::settlement(request)?;
+    let settle = |lock_token| Operation::Settle {
+        from: entity.clone(),
+        lock_token,
+        settlement: settlement.clone(),
+    };
+    Ok(tokens.into_iter().map(settle).collect())
 }
 
 fn unknown(request: &Request) -> Refusal {

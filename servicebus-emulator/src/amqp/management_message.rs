@@ -4,8 +4,6 @@
 //! the token that `put-token` brings. An answer goes to the address that the request names, under the request's id.
 //! `Request::decode` runs once for every message on a request link; an error means that there is nobody to answer.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use serde_amqp::Value as Amqp;
 
@@ -66,16 +64,6 @@ impl Request {
     /// An application property that is text: `type`, `name` and `operation` of `put-token`, `associated-link-name`.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         value::get(&self.properties, name).and_then(value::text)
-    }
-
-    /// The link on whose behalf the request is made.
-    pub(crate) fn associated_link(&self) -> Option<&str> {
-        self.text("associated-link-name")
-    }
-
-    /// How long the client waits for an answer.
-    pub(crate) fn server_timeout(&self) -> Option<Duration> {
-        value::get(&self.properties, "com.microsoft:server-timeout").and_then(value::milliseconds)
     }
 
     /// An entry of the body.
@@ -227,8 +215,7 @@ mod tests {
             let bytes = request(&id, &string("other"), &properties, &body);
             let request = Request::decode(&bytes).unwrap();
             assert_eq!(request.operation, "com.microsoft:renew-lock");
-            assert_eq!(request.associated_link(), Some("link-1"));
-            assert_eq!(request.server_timeout(), Some(Duration::from_secs(60)));
+            assert_eq!(request.text("associated-link-name"), Some("link-1"));
             let tokens = request.argument("lock-tokens").and_then(value::elements);
             assert_eq!(tokens, Some(&[token.clone()][..]));
 

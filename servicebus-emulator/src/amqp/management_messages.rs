@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_amqp::{Value as Amqp, primitives::Array};
+use uuid::Uuid;
 
 use super::{
     errors::Refusal,
@@ -103,6 +104,15 @@ pub(crate) async fn settle(
     entity: &EntityPath,
     request: &Request,
 ) -> Result<Response, Refusal> {
+    let (tokens, settlement) = settlement(request)?;
+    for token in tokens {
+        bus.settle(entity, token, settlement.clone()).await?;
+    }
+    Ok(done())
+}
+
+/// What a request to settle asks for, and for which messages.
+pub(crate) fn settlement(request: &Request) -> Result<(Vec<Uuid>, Settlement), Refusal> {
     let tokens = required_list(request, "lock-tokens", value::token)?;
     let status = required(request, "disposition-status", value::text)?;
     let changes: Changes = match request.argument("properties-to-modify") {
@@ -124,10 +134,7 @@ pub(crate) async fn settle(
         },
         other => return Err(argument(format!("`disposition-status` is `{other}`"))),
     };
-    for token in tokens {
-        bus.settle(entity, token, settlement.clone()).await?;
-    }
-    Ok(done())
+    Ok((tokens, settlement))
 }
 
 pub(crate) async fn renew(

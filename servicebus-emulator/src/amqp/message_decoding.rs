@@ -14,8 +14,9 @@ use serde_amqp::Value as Amqp;
 use crate::{Body, Message};
 
 use super::{
+    fields::Fields,
     value,
-    value_decoding::{DecodeError, Fields, Reader},
+    value_decoding::{DecodeError, Reader},
 };
 
 /// The message-format of a transfer whose payload is a batch.

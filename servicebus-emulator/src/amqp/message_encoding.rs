@@ -11,14 +11,15 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::{Body, Message, MessageState, ReceivedMessage};
 
 use super::{
-    value::put_property,
+    value::{self, put_property},
     value_encoding::{
         put_binary, put_bool, put_descriptor, put_int, put_list, put_long, put_map, put_null,
-        put_string, put_symbol, put_timestamp, put_uint,
+        put_string, put_symbol, put_timestamp, put_uint, put_value,
     },
 };
 
@@ -39,6 +40,9 @@ fn encode(received: &ReceivedMessage, delivery_count: u32) -> Bytes {
     let message = &received.message;
     let mut out = BytesMut::with_capacity(message.body.bytes().len() + USUAL_OVERHEAD);
     put_header(&mut out, message, delivery_count);
+    if let Some(lock_token) = received.lock_token {
+        put_lock_token(&mut out, lock_token);
+    }
     put_annotations(&mut out, received);
     put_properties(&mut out, received);
     if !message.properties.is_empty() {
@@ -77,6 +81,16 @@ fn put_header(out: &mut BytesMut, message: &Message, delivery_count: u32) {
         put_null(out);
         put_uint(out, delivery_count);
         5
+    });
+}
+
+/// Some clients look for the lock token here, and at the delivery's tag only where it is not.
+fn put_lock_token(out: &mut BytesMut, lock_token: Uuid) {
+    put_descriptor(out, 0x71);
+    put_map(out, |out| {
+        put_symbol(out, "x-opt-lock-token");
+        put_value(out, &value::uuid(lock_token));
+        2
     });
 }
 

@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use fe2o3_amqp_types::messaging::Header;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use crate::{MessageState, ReceivedMessage, Value};
 
@@ -54,7 +55,7 @@ fn received(message: Message) -> ReceivedMessage {
         enqueued_time: time(1_700_000_000_000),
         expires_at: Some(time(1_700_000_090_500)),
         delivery_count: 1,
-        lock_token: None,
+        lock_token: Some(Uuid::from_u128(7)),
         locked_until: Some(time(1_700_000_060_000)),
         state: MessageState::Locked,
         dead_letter_source: Some("q1".to_owned()),
@@ -83,7 +84,7 @@ fn timestamp(milliseconds: i64) -> Amqp {
 fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
     let sections = sections(&encode_message(&received(full())));
     let codes: Vec<u64> = sections.iter().map(|(code, _)| *code).collect();
-    assert_eq!(codes, [0x70, 0x72, 0x73, 0x74, 0x75]);
+    assert_eq!(codes, [0x70, 0x71, 0x72, 0x73, 0x74, 0x75]);
     let header = Amqp::List(vec![
         Amqp::Bool(true),
         Amqp::Null,
@@ -93,6 +94,8 @@ fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
     ]);
     assert_eq!(sections[0].1, header);
     let symbol = |name: &str| Amqp::Symbol(name.into());
+    let token = [(symbol("x-opt-lock-token"), value::uuid(Uuid::from_u128(7)))];
+    assert_eq!(sections[1].1, Amqp::Map(token.into_iter().collect()));
     let annotations = [
         (symbol("x-opt-sequence-number"), Amqp::Long(300)),
         (symbol("x-opt-enqueue-sequence-number"), Amqp::Long(7)),
@@ -106,7 +109,7 @@ fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
         (symbol("x-opt-partition-key"), string("s")),
         (symbol("x-opt-deadletter-source"), string("q1")),
     ];
-    assert_eq!(sections[1].1, Amqp::Map(annotations.into_iter().collect()));
+    assert_eq!(sections[2].1, Amqp::Map(annotations.into_iter().collect()));
     let properties = Amqp::List(vec![
         string("m"),
         Amqp::Null,
@@ -122,14 +125,15 @@ fn a_received_message_has_the_sections_and_annotations_that_clients_read() {
         Amqp::Null,
         string("rs"),
     ]);
-    assert_eq!(sections[2].1, properties);
-    assert_eq!(sections[4].1, Amqp::Binary(b"hello".to_vec().into()));
+    assert_eq!(sections[3].1, properties);
+    assert_eq!(sections[5].1, Amqp::Binary(b"hello".to_vec().into()));
 }
 
 #[test]
 fn a_bare_message_says_no_more_than_it_knows() {
     let message = ReceivedMessage {
         expires_at: None,
+        lock_token: None,
         locked_until: None,
         dead_letter_source: None,
         state: MessageState::Deferred,

@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use fe2o3_amqp_types::performatives::{Flow, Performative, Transfer};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -23,12 +24,13 @@ use super::{
     windows::Windows,
     work::{Context, Done, LinkId},
 };
-use crate::{AcceptedSession, EntityPath, ReceiveMode, ReceivedMessage, Settlement};
+use crate::{AcceptedSession, EntityPath, ReceiveMode, ReceivedMessage};
 
 /// How many messages are received at once; the bus limits their bytes.
 const MOST_AT_ONCE: u32 = 256;
-/// How many answers are kept for a client that gives no credit for them.
+/// How many answers, and how many bytes of them, are kept for a client that gives no credit for them.
 const MOST_ANSWERS: usize = 1000;
+const MOST_ANSWER_BYTES: usize = 16 << 20;
 /// How many deliveries of a session are remembered that the client has not settled; the locks of older ones have long
 /// run out.
 const MOST_UNSETTLED: usize = 100_000;
@@ -68,6 +70,9 @@ struct Receive {
 
 /// What has not been sent, or not all of it.
 struct Outgoing {
+    /// A message of which nothing has been sent.
+    message: Option<ReceivedMessage>,
+    /// An answer, or what is left of a message.
     payload: Bytes,
     delivery: Option<u32>,
     tag: [u8; 16],
@@ -173,7 +178,7 @@ impl OutgoingLink {
     /// The receive has got these. Where the link is drained, that there are none is its end.
     pub(crate) fn received(
         &mut self,
-        messages: &[ReceivedMessage],
+        messages: Vec<ReceivedMessage>,
         windows: &mut Windows,
         unsettled: &mut BTreeMap<u32, Unsettled>,
         context: &mut Context,
@@ -184,10 +189,11 @@ impl OutgoingLink {
         }
         for received in messages {
             self.pending.push_back(Outgoing {
-                payload: encode_message(received),
+                payload: Bytes::new(),
                 delivery: None,
                 tag: value::delivery_tag(received.lock_token.unwrap_or_else(Uuid::new_v4)),
                 lock_token: received.lock_token,
+                message: Some(received),
             });
         }
         self.go_on(windows, unsettled, context);
@@ -201,8 +207,10 @@ impl OutgoingLink {
         unsettled: &mut BTreeMap<u32, Unsettled>,
         context: &mut Context,
     ) {
-        if self.pending.len() < MOST_ANSWERS {
+        let kept: usize = self.pending.iter().map(|kept| kept.payload.len()).sum();
+        if self.pending.len() < MOST_ANSWERS && kept < MOST_ANSWER_BYTES {
             self.pending.push_back(Outgoing {
+                message: None,
                 payload,
                 delivery: None,
                 tag: Uuid::new_v4().into_bytes(),
@@ -226,6 +234,17 @@ impl OutgoingLink {
             if context.is_full() {
                 context.stalled = true;
                 return;
+            }
+            if let Some(received) = outgoing.message.take() {
+                // It waited for too long: it is somebody else's again.
+                if received
+                    .locked_until
+                    .is_some_and(|until| until <= Timestamp::now())
+                {
+                    self.pending.pop_front();
+                    continue;
+                }
+                outgoing.payload = encode_message(&received);
             }
             let is_first = outgoing.delivery.is_none();
             let delivery = *outgoing
@@ -295,25 +314,14 @@ impl OutgoingLink {
         let Source::Entity { from, session, .. } = self.source else {
             return;
         };
-        let bus = context.shared.bus.clone();
+        let bus = &context.shared.bus;
+        let unsent = self.pending.into_iter();
+        bus.give_back(
+            &from,
+            unsent.filter_map(|outgoing| outgoing.message).collect(),
+        );
         if let Some(session) = session {
             bus.release_session(&from, session.token);
-            return;
         }
-        let tokens: Vec<Uuid> = self
-            .pending
-            .iter()
-            .filter_map(|outgoing| outgoing.lock_token)
-            .collect();
-        if tokens.is_empty() {
-            return;
-        }
-        // On its own: the connection may be ending.
-        tokio::spawn(async move {
-            for token in tokens {
-                // Otherwise its lock has run out by itself.
-                let _ = bus.settle(&from, token, Settlement::Release).await;
-            }
-        });
     }
 }

@@ -14,7 +14,7 @@ use fe2o3_amqp_types::{
         Attach, Begin, ChannelMax, Close, Detach, Disposition, End, Flow, MaxFrameSize, Open,
         Performative, Transfer,
     },
-    sasl::{SaslInit, SaslResponse},
+    sasl::SaslInit,
     transaction::{Coordinator, Declared, TransactionalState, TxnCapability},
 };
 use serde_amqp::{
@@ -22,7 +22,10 @@ use serde_amqp::{
     primitives::{Array, Symbol},
 };
 
-use super::value_decoding::{DecodeError, Fields, Reader};
+use super::{
+    fields::Fields,
+    value_decoding::{DecodeError, Reader},
+};
 
 use DecodeError::{Missing, Type};
 
@@ -50,7 +53,7 @@ pub(crate) fn performative(reader: &mut Reader<'_>) -> Result<Performative, Deco
 
 pub(crate) enum ClientSasl {
     Init(SaslInit),
-    Response(SaslResponse),
+    Response,
 }
 
 /// What a client says while it authenticates.
@@ -63,9 +66,7 @@ pub(crate) fn sasl(reader: &mut Reader<'_>) -> Result<ClientSasl, DecodeError> {
             initial_response: fields.binary("initial-response")?.map(Into::into),
             hostname: fields.text("hostname")?,
         })),
-        0x43 => Ok(ClientSasl::Response(SaslResponse {
-            response: fields.binary("response")?.unwrap_or_default().into(),
-        })),
+        0x43 => Ok(ClientSasl::Response),
         _ => Err(Type("sasl frame")),
     }
 }

@@ -93,7 +93,7 @@ async fn init(transport: &mut Transport) -> io::Result<Option<SaslInit>> {
             Ok(Some(frame)) => {
                 return Ok(match frame.body {
                     FrameBody::SaslInit(init) => Some(init),
-                    FrameBody::Empty | FrameBody::Amqp { .. } | FrameBody::SaslResponse(_) => None,
+                    FrameBody::Empty | FrameBody::Amqp { .. } | FrameBody::SaslResponse => None,
                 });
             }
             Err(_) => return Ok(None),

@@ -105,6 +105,7 @@ impl Session {
             | Performative::Close(_) => Ok(()),
         };
         if let Err(refusal) = taken {
+            self.flush(context);
             self.close(context);
             self.ended = true;
             let error = Some(refusal.into());
@@ -125,6 +126,9 @@ impl Session {
                 RESOURCE_LIMIT_EXCEEDED,
                 format!("a session has handles up to {HANDLE_MAX}"),
             ));
+        }
+        if !self.links.contains_key(&handle) {
+            context.count_link()?;
         }
         let admission = match attach::admission(&attach, context) {
             Ok(admission) => admission,
@@ -251,6 +255,9 @@ impl Session {
         let handle = detach.handle.0;
         // What has come of this link is said before that it is closed.
         self.dispositions.flush(self.channel, context);
+        if self.links.contains_key(&handle) {
+            context.links -= 1;
+        }
         match self.links.remove(&handle) {
             None => return Err(unattached(handle)),
             Some(Link::Detached) => return Ok(()),
@@ -341,7 +348,12 @@ impl Session {
             None => return Err(unattached(handle)),
         };
         match link.transfer(transfer, payload) {
-            Ok(None) => {}
+            Ok(None) => {
+                // One that was aborted has used up its credit.
+                if let Some(flow) = link.more_credit(&self.windows) {
+                    context.send(self.channel, &Performative::Flow(flow), &[]);
+                }
+            }
             Ok(Some(delivery)) => delivery::dispatch(link.id, &link.target, delivery, context),
             Err(refusal) => self.close_link(handle, refusal, context),
         }
@@ -367,7 +379,7 @@ impl Session {
         let credit = link.more_credit(&self.windows);
         if let Some(state) = state {
             self.dispositions
-                .add(self.channel, Role::Receiver, delivery, state, context);
+                .add(self.channel, Role::Receiver, delivery, true, state, context);
         }
         if let Some(flow) = credit {
             self.dispositions.flush(self.channel, context);
@@ -378,9 +390,9 @@ impl Session {
     /// The client says what becomes of deliveries to it.
     fn disposition(&mut self, disposition: Disposition, context: &mut Context) {
         // Of its own deliveries it can say nothing that has not been decided.
-        let (Role::Receiver, Some(state)) = (disposition.role, disposition.state) else {
+        if disposition.role == Role::Sender {
             return;
-        };
+        }
         let first = disposition.first;
         let last = disposition.last.unwrap_or(first);
         let deliveries: Vec<u32> = if first <= last {
@@ -395,6 +407,20 @@ impl Session {
                 .map(|(id, _)| *id)
                 .collect()
         };
+        let Some(state) = disposition.state else {
+            // It forgets them, and they stay locked.
+            if disposition.settled {
+                for delivery in deliveries {
+                    self.unsettled.remove(&delivery);
+                }
+            }
+            return;
+        };
+        if deliveries.is_empty() && first == last && !disposition.settled {
+            // Whoever waits for the answer must not wait in vain.
+            let lost = settlement::rejected(crate::Error::MessageLockLost.into());
+            self.settled(first, lost, context);
+        }
         for delivery in deliveries {
             self.settle(delivery, state.clone(), context);
         }
@@ -413,14 +439,15 @@ impl Session {
         else {
             return;
         };
-        let Some(Unsettled { from, lock_token }) = self.unsettled.remove(&delivery) else {
-            return;
-        };
         let (channel, session) = (self.channel, self.serial);
         if let Some(txn_id) = transaction {
+            // It stays unsettled until the transaction is over: after a roll-back it can be settled otherwise.
+            let Some(Unsettled { from, lock_token }) = self.unsettled.get(&delivery) else {
+                return;
+            };
             let operation = Operation::Settle {
-                from: (*from).clone(),
-                lock_token,
+                from: (**from).clone(),
+                lock_token: *lock_token,
                 settlement,
             };
             let enlisted = context
@@ -433,12 +460,17 @@ impl Session {
                 }),
                 Err(refusal) => settlement::rejected(refusal),
             };
-            self.settled(delivery, state, context);
+            self.dispositions
+                .add(channel, Role::Sender, delivery, false, state, context);
             return;
         }
-        let bus = context.shared.bus.clone();
+        let Some(Unsettled { from, lock_token }) = self.unsettled.remove(&delivery) else {
+            return;
+        };
+        // On its way now: before what closing the link gives back, and whatever becomes of the connection.
+        let carried_out = context.shared.bus.settle(&from, lock_token, settlement);
         context.work.push(async move {
-            let state = match bus.settle(&from, lock_token, settlement).await {
+            let state = match carried_out.await {
                 Ok(()) => outcome.into(),
                 Err(error) => settlement::rejected(error.into()),
             };
@@ -453,8 +485,11 @@ impl Session {
 
     /// The client's outcome has been carried out, or not.
     pub(crate) fn settled(&mut self, delivery: u32, state: DeliveryState, context: &mut Context) {
-        self.dispositions
-            .add(self.channel, Role::Sender, delivery, state, context);
+        // Nothing is said in a session that has ended.
+        if !self.ended {
+            self.dispositions
+                .add(self.channel, Role::Sender, delivery, true, state, context);
+        }
     }
 
     /// A receive has ended.
@@ -467,9 +502,12 @@ impl Session {
         let Some(Link::Outgoing(link)) = self.links.get_mut(&id.handle) else {
             return;
         };
+        if link.id != id {
+            return;
+        }
         match received {
             Ok(messages) => {
-                link.received(&messages, &mut self.windows, &mut self.unsettled, context)
+                link.received(messages, &mut self.windows, &mut self.unsettled, context);
             }
             Err(error) => self.close_link(id.handle, error.into(), context),
         }
@@ -517,6 +555,7 @@ impl Session {
 
     /// All of its links go.
     pub(crate) fn close(&mut self, context: &mut Context) {
+        context.links -= self.links.len();
         for link in std::mem::take(&mut self.links).into_values() {
             match link {
                 Link::Outgoing(link) => link.close(context),

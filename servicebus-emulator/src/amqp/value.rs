@@ -25,11 +25,6 @@ pub(crate) fn delivery_tag(lock_token: Uuid) -> [u8; 16] {
     lock_token.to_bytes_le()
 }
 
-/// The lock token that a delivery tag says, if it is one.
-pub(crate) fn lock_token(delivery_tag: &[u8]) -> Option<Uuid> {
-    delivery_tag.try_into().ok().map(Uuid::from_bytes_le)
-}
-
 /// The value of an application property, from its encoding. What the bus has no type for stays as it is.
 pub(crate) fn property(encoded: &[u8]) -> Result<Value, DecodeError> {
     let value = Reader::new(encoded).value()?;
@@ -265,8 +260,6 @@ mod tests {
             0xee, 0xff,
         ];
         assert_eq!(tag, expected);
-        assert_eq!(lock_token(&tag), Some(token));
-        assert_eq!(lock_token(&tag[1..]), None);
     }
 
     #[test]

@@ -190,7 +190,8 @@ fn long_form(value: &Value) -> Option<u8> {
     })
 }
 
-/// The constructor of an array's elements, if they have one in common.
+/// The constructor of an array's elements, if they have one in common. An empty array has one too, as the specification
+/// will have it, though Python's client loses its place over it: answers to it hold empty lists, and no empty arrays.
 fn element_form(elements: &[Value]) -> Option<u8> {
     let Some(first) = elements.first() else {
         return Some(0x40);

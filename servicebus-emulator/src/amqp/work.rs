@@ -11,13 +11,20 @@ use fe2o3_amqp_types::{messaging::DeliveryState, performatives::Performative};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
 use super::{
-    address::Node, attach::Admitted, authorization::Authorization, coordinator::Transactions,
-    errors::Refusal, frame, listener::Shared,
+    address::Node,
+    attach::Admitted,
+    authorization::Authorization,
+    coordinator::Transactions,
+    errors::{RESOURCE_LIMIT_EXCEEDED, Refusal},
+    frame,
+    listener::Shared,
 };
 use crate::{Error, ReceivedMessage};
 
 /// No more is made to be sent while so much waits for a slow reader.
 const MOST_OUTPUT: usize = 256 * 1024;
+/// How many links a connection may have.
+const MOST_LINKS: usize = 5000;
 /// No more is read while so many bytes of messages are on their way to the bus.
 const MOST_UNDER_WAY: usize = 16 * 1024 * 1024;
 
@@ -112,6 +119,8 @@ pub(crate) struct Context {
     pub(crate) work: Work,
     pub(crate) authorization: Authorization,
     pub(crate) transactions: Transactions,
+    /// How many links there are in all sessions.
+    pub(crate) links: usize,
     /// Some link has something to send, and has not because there is too much output.
     pub(crate) stalled: bool,
     /// A frame could not be written: the connection cannot go on.
@@ -133,6 +142,7 @@ impl Context {
             work: Work::default(),
             authorization,
             transactions: Transactions::default(),
+            links: 0,
             stalled: false,
             failure: None,
             last_serial: 0,
@@ -143,6 +153,18 @@ impl Context {
     pub(crate) fn serial(&mut self) -> u64 {
         self.last_serial += 1;
         self.last_serial
+    }
+
+    /// One more link, if there may be.
+    pub(crate) fn count_link(&mut self) -> Result<(), Refusal> {
+        if self.links >= MOST_LINKS {
+            return Err(Refusal::new(
+                RESOURCE_LIMIT_EXCEEDED,
+                format!("a connection has up to {MOST_LINKS} links"),
+            ));
+        }
+        self.links += 1;
+        Ok(())
     }
 
     pub(crate) fn send(&mut self, channel: u16, performative: &Performative, payload: &[u8]) {

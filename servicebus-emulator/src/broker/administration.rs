@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Broker;
+use super::{
+    Broker,
+    checks::{check_unchangeable, moves_messages},
+};
 use crate::{
     EntityPath, Error,
     description::{Counts, Described, Description, Kind, Listed},
     entity::{EntityId, Role, Setup},
-    rule::Rule,
     topology::Queue,
 };
 
@@ -124,6 +126,7 @@ impl Broker {
             Description::Queue(_) | Description::Topic(_) => None,
         };
         self.check_forwarding(&description)?;
+        self.check_number(topic)?;
         let at = self
             .add_described(Listed {
                 description,
@@ -286,86 +289,8 @@ impl Broker {
         removed
     }
 
-    /// The rules of a subscription, in the order in which they were added.
-    pub(crate) fn rules(&self, subscription: &EntityPath) -> Result<Vec<Rule>, Error> {
-        let at = self.subscription(subscription)?;
-        Ok(self.rules_at(at).to_vec())
-    }
-
-    pub(crate) fn add_rule(
-        &mut self,
-        now: Timestamp,
-        subscription: &EntityPath,
-        rule: Rule,
-    ) -> Result<Rule, Error> {
-        self.advance(now);
-        let at = self.subscription(subscription)?;
-        if position(self.rules_at(at), &rule.name).is_some() {
-            return Err(Error::EntityExists(rule_path(subscription, &rule.name)));
-        }
-        let rule = Rule {
-            created_at: now,
-            ..rule
-        };
-        let added = rule.clone();
-        self.change_rules(at, |rules| rules.push(rule));
-        Ok(added)
-    }
-
-    /// Replaces the filter and the action of a rule.
-    pub(crate) fn update_rule(
-        &mut self,
-        now: Timestamp,
-        subscription: &EntityPath,
-        rule: Rule,
-    ) -> Result<Rule, Error> {
-        self.advance(now);
-        let at = self.subscription(subscription)?;
-        let rules = self.rules_at(at);
-        let index = position(rules, &rule.name)
-            .ok_or_else(|| Error::EntityNotFound(rule_path(subscription, &rule.name)))?;
-        let rule = Rule {
-            name: rules[index].name.clone(),
-            created_at: rules[index].created_at,
-            ..rule
-        };
-        let changed = rule.clone();
-        self.change_rules(at, |rules| rules[index] = rule);
-        Ok(changed)
-    }
-
-    pub(crate) fn remove_rule(
-        &mut self,
-        now: Timestamp,
-        subscription: &EntityPath,
-        name: &str,
-    ) -> Result<(), Error> {
-        self.advance(now);
-        let at = self.subscription(subscription)?;
-        let index = position(self.rules_at(at), name)
-            .ok_or_else(|| Error::EntityNotFound(rule_path(subscription, name)))?;
-        self.change_rules(at, |rules| drop(rules.remove(index)));
-        Ok(())
-    }
-
-    fn change_rules(&mut self, at: EntityId, change: impl FnOnce(&mut Vec<Rule>)) {
-        self.set_up(at, |setup| {
-            if let Role::Subscription { rules } = &mut setup.role {
-                change(rules);
-            }
-        });
-        self.remember_entity(at);
-    }
-
-    fn rules_at(&self, at: EntityId) -> &[Rule] {
-        match &self.entities[at.0].role {
-            Role::Subscription { rules } => rules,
-            _ => &[],
-        }
-    }
-
     /// Changes how an entity is set up, and notes how it was.
-    fn set_up(&mut self, at: EntityId, change: impl FnOnce(&mut Setup)) {
+    pub(super) fn set_up(&mut self, at: EntityId, change: impl FnOnce(&mut Setup)) {
         let before = self.entities[at.0].setup();
         let mut after = before.clone();
         change(&mut after);
@@ -379,123 +304,12 @@ impl Broker {
             .ok_or_else(|| Error::EntityNotFound(name.to_owned()))
     }
 
-    fn subscription(&self, path: &EntityPath) -> Result<EntityId, Error> {
-        let at = self.find(path)?;
-        if matches!(self.entities[at.0].role, Role::Subscription { .. }) {
-            Ok(at)
-        } else {
-            Err(Error::NotSupported(format!(
-                "`{path}` is not a subscription: it has no rules"
-            )))
-        }
-    }
-
     /// Why nobody can receive from the entity any more, if that is so.
     pub(crate) fn turns_away(&self, at: EntityId) -> Option<Error> {
         let entity = &self.entities[at.0];
-        if matches!(entity.role, Role::Deleted) {
+        if entity.is_deleted() {
             return Some(Error::EntityNotFound(entity.path.to_string()));
         }
         self.receivable(&entity.path).err()
     }
-
-    /// Every target exists, and nothing is forwarded in a circle that it can never leave.
-    fn check_forwarding(&self, description: &Description) -> Result<(), Error> {
-        let Some(queue) = description.queue() else {
-            return Ok(());
-        };
-        let invalid = |reason: String| Err(Error::NotSupported(reason));
-        let own_entity = match description {
-            Description::Subscription { topic, .. } => topic.to_lowercase(),
-            _ => queue.name.to_lowercase(),
-        };
-        for (property, target) in [
-            ("ForwardTo", &queue.forward_to),
-            (
-                "ForwardDeadLetteredMessagesTo",
-                &queue.forward_dead_lettered_messages_to,
-            ),
-        ] {
-            let Some(target) = target else { continue };
-            if target.to_lowercase() == own_entity {
-                return invalid(format!("{property} leads back to `{target}`"));
-            }
-            let role = self.named(target).map(|at| &self.entities[at.0].role);
-            if !matches!(role, Some(Role::Queue | Role::Topic { .. })) {
-                return invalid(format!("{property}: there is no queue or topic `{target}`"));
-            }
-        }
-        if queue.requires_session && queue.forward_to.is_some() {
-            return invalid("an entity that requires sessions cannot have ForwardTo".to_owned());
-        }
-        // A circle through a topic is left to the hop limit, since rules may end it.
-        let mut next = match description {
-            Description::Queue(queue) => queue.forward_to.clone(),
-            _ => None,
-        };
-        for _ in 0..self.entities.len() {
-            let Some(target) = next else { break };
-            if target.to_lowercase() == own_entity {
-                return invalid(format!("ForwardTo leads back to `{own_entity}`"));
-            }
-            next = self
-                .named(&target)
-                .and_then(|at| self.entities[at.0].settings.forward_to.clone());
-        }
-        Ok(())
-    }
-}
-
-/// Some properties are decided when an entity is created.
-fn check_unchangeable(old: &Description, new: &Description) -> Result<(), Error> {
-    let properties = |description: &Description| match description {
-        Description::Topic(topic) => (
-            false,
-            topic.duplicate_detection.is_some(),
-            topic.attributes.enable_partitioning,
-        ),
-        Description::Queue(queue)
-        | Description::Subscription {
-            subscription: crate::topology::Subscription { queue, .. },
-            ..
-        } => (
-            queue.requires_session,
-            queue.duplicate_detection.is_some(),
-            queue.attributes.enable_partitioning,
-        ),
-    };
-    let (old, new) = (properties(old), properties(new));
-    for (name, same) in [
-        ("RequiresSession", old.0 == new.0),
-        ("RequiresDuplicateDetection", old.1 == new.1),
-        ("EnablePartitioning", old.2 == new.2),
-    ] {
-        if !same {
-            return Err(Error::NotSupported(format!(
-                "{name} cannot be changed once the entity exists"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Whether messages that are there may not be able to stay.
-fn moves_messages(old: &Description, new: &Description) -> bool {
-    let (Some(old), Some(new)) = (old.queue(), new.queue()) else {
-        return false;
-    };
-    new.max_delivery_count < old.max_delivery_count
-        || new.forward_to.is_some()
-        || new.forward_dead_lettered_messages_to.is_some()
-}
-
-fn position(rules: &[Rule], name: &str) -> Option<usize> {
-    let name = name.to_lowercase();
-    rules
-        .iter()
-        .position(|rule| rule.name.to_lowercase() == name)
-}
-
-fn rule_path(subscription: &EntityPath, rule: &str) -> String {
-    format!("{subscription}/Rules/{rule}")
 }

@@ -149,12 +149,14 @@ impl Broker {
     pub(crate) fn check_session_use(&self, at: EntityId, in_session: bool) -> Result<(), Error> {
         let entity = &self.entities[at.0];
         match (entity.settings.requires_session, in_session) {
+            // In the service's words.
             (true, false) => Err(Error::NotSupported(format!(
-                "`{}` requires sessions: a receiver has to accept one",
+                "it is not possible for an entity that requires sessions to create a non-sessionful message \
+                 receiver: `{}`",
                 entity.path
             ))),
             (false, true) => Err(Error::NotSupported(format!(
-                "`{}` does not have sessions",
+                "a sessionful message receiver cannot be created on an entity that does not require sessions: `{}`",
                 entity.path
             ))),
             _ => Ok(()),

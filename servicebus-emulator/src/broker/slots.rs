@@ -1,7 +1,7 @@
 //! Whole entities in the broker's list: put there, taken out, and put back when a commit fails.
 //!
-//! A slot is never used for another entity: what is deleted leaves an empty one behind, so that an
-//! [`EntityId`] means the same as long as the process runs.
+//! What is deleted leaves an empty slot behind, so that an [`EntityId`] means the same until all is committed; after that
+//! nobody has one of an entity that is gone, and the slots at the end are given back.
 
 use std::sync::Arc;
 
@@ -102,6 +102,14 @@ impl Broker {
             self.by_key.insert(Arc::clone(&entity.key), at);
         }
         previous
+    }
+
+    /// Gives back the empty slots at the end of the list, once nothing can fill them again.
+    pub(crate) fn release_slots(&mut self) {
+        while self.entities.last().is_some_and(Entity::is_deleted) {
+            self.entities.pop();
+            self.usage.pop();
+        }
     }
 
     /// Has it stored how the entity is described now.

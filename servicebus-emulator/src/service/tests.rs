@@ -24,10 +24,10 @@ use crate::{
 const LONG: Duration = Duration::from_secs(600);
 
 /// A folder of its own for each test, removed afterwards.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(std::env::temp_dir().join(format!("servicebus-{}", Uuid::new_v4())))
     }
 
@@ -55,7 +55,7 @@ fn open(folder: &Folder) -> ServiceBus {
     ServiceBus::open(&topology(), Some(&folder.0)).expect("the folder can be used")
 }
 
-fn refused(folder: &Folder, topology: &Topology) -> String {
+pub(super) fn refused(folder: &Folder, topology: &Topology) -> String {
     match ServiceBus::open(topology, Some(&folder.0)) {
         Err(error @ OpenError::Data { .. }) => error.to_string(),
         Err(error) => panic!("another error: {error}"),
@@ -63,13 +63,13 @@ fn refused(folder: &Folder, topology: &Topology) -> String {
     }
 }
 
-async fn send(bus: &ServiceBus, to: &str, id: &str) {
+pub(super) async fn send(bus: &ServiceBus, to: &str, id: &str) {
     bus.send(&path(to), vec![message(id)])
         .await
         .expect("it is accepted");
 }
 
-async fn lock(bus: &ServiceBus, from: &str, wait: Duration) -> Option<ReceivedMessage> {
+pub(super) async fn lock(bus: &ServiceBus, from: &str, wait: Duration) -> Option<ReceivedMessage> {
     bus.receive(&path(from), ReceiveMode::PeekLock, wait)
         .await
         .expect("it can be received from")
@@ -83,7 +83,7 @@ fn token(message: &ReceivedMessage) -> Uuid {
     message.lock_token.expect("a locked message")
 }
 
-async fn ids(bus: &ServiceBus, entity: &str, state: MessageState) -> Vec<String> {
+pub(super) async fn ids(bus: &ServiceBus, entity: &str, state: MessageState) -> Vec<String> {
     bus.browse(&path(entity), state)
         .await
         .expect("it exists")
@@ -93,7 +93,7 @@ async fn ids(bus: &ServiceBus, entity: &str, state: MessageState) -> Vec<String>
 }
 
 /// Starts the future, which is not ready yet.
-async fn start<F: Future>(future: &mut Pin<Box<F>>) {
+pub(super) async fn start<F: Future>(future: &mut Pin<Box<F>>) {
     poll_fn(|context| {
         assert!(future.as_mut().poll(context).is_pending());
         Poll::Ready(())

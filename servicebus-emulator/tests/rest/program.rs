@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// A folder with a topology file in it, removed with all it holds.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Topology::parse(TOPOLOGY, "test topology").unwrap();
         let path = std::env::temp_dir().join(format!("servicebus-emulator-{}", Uuid::new_v4()));
         std::fs::create_dir(&path).unwrap();
@@ -64,14 +64,16 @@ impl Drop for Folder {
 
 const ARGUMENTS: [&str; 6] = ["--http-port", "0", "--amqp-port", "0", "--data", "data"];
 
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     url: String,
+    /// Host and port.
+    amqp: String,
 }
 
 impl Running {
-    async fn start(folder: &Folder) -> Self {
+    pub(crate) async fn start(folder: &Folder) -> Self {
         Self::launch(folder.program(&ARGUMENTS)).await
     }
 
@@ -79,16 +81,25 @@ impl Running {
         let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.next_line().await.unwrap().unwrap();
-        let url = ready.split(' ').next_back().unwrap().to_owned();
+        let (url, amqp) = ready
+            .strip_prefix("Service Bus emulator ready: REST data plane at ")
+            .and_then(|rest| rest.split_once(", AMQP at "))
+            .expect(&ready);
         assert!(url.starts_with("http://127.0.0.1:"), "{ready}");
-        Self { child, lines, url }
+        let (url, amqp) = (url.to_owned(), amqp.to_owned());
+        Self {
+            child,
+            lines,
+            url,
+            amqp,
+        }
     }
 
     async fn request(&self, method: Method, path: &str) -> Response {
         self.caller().request(method, path).send().await.unwrap()
     }
 
-    fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         Caller {
             http: Client::new(),
             url: self.url.clone(),
@@ -123,20 +134,20 @@ impl Running {
 
 /// What a task of its own needs to send signed requests.
 #[derive(Clone)]
-struct Caller {
+pub(crate) struct Caller {
     http: Client,
     url: String,
     token: String,
 }
 
 impl Caller {
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}/{path}", self.url))
             .header("authorization", &self.token)
     }
 
-    fn send(&self, queue: &str, id: &str) -> RequestBuilder {
+    pub(crate) fn send(&self, queue: &str, id: &str) -> RequestBuilder {
         self.request(Method::POST, &format!("{queue}/messages"))
             .header("BrokerProperties", format!(r#"{{"MessageId":"{id}"}}"#))
     }
@@ -151,7 +162,9 @@ fn message_id(response: &Response) -> String {
 async fn it_says_where_it_listens_how_to_connect_and_what_there_is() {
     let folder = Folder::new();
     let mut running = Running::start(&folder).await;
-    let port = running.url.rsplit_once(':').unwrap().1.to_owned();
+    let (host, port) = running.amqp.split_once(':').unwrap();
+    assert_eq!(host, "127.0.0.1");
+    let port = port.to_owned();
     let mut next = async || running.lines.next_line().await.unwrap().unwrap();
     assert_eq!(
         next().await,
@@ -166,6 +179,11 @@ async fn it_says_where_it_listens_how_to_connect_and_what_there_is() {
         "orders/Subscriptions/red",
     ] {
         assert_eq!(next().await.trim(), entity);
+    }
+    // HTTP is answered on both ports.
+    for address in [running.url.clone(), format!("http://{}", running.amqp)] {
+        let health = reqwest::get(format!("{address}/health")).await.unwrap();
+        assert_eq!(health.status(), 200, "{address}");
     }
 }
 
@@ -379,6 +397,11 @@ async fn a_failure_is_one_line_and_exit_code_1() {
     let text = folder.fails(&["--http-port", &port]).await;
     assert!(text.contains(&format!("port {port} is in use")), "{text}");
     assert!(text.contains("--http-port"), "{text}");
+    let text = folder
+        .fails(&["--http-port", "0", "--amqp-port", &port])
+        .await;
+    assert!(text.contains(&format!("port {port} is in use")), "{text}");
+    assert!(text.contains("--amqp-port"), "{text}");
 
     let text = folder.fails(&["--config", "missing.json"]).await;
     assert!(text.contains("`missing.json` cannot be read"), "{text}");
@@ -396,7 +419,14 @@ async fn a_failure_is_one_line_and_exit_code_1() {
     );
 
     let text = folder
-        .fails(&["--http-port", "0", "--data", "servicebus.json"])
+        .fails(&[
+            "--http-port",
+            "0",
+            "--amqp-port",
+            "0",
+            "--data",
+            "servicebus.json",
+        ])
         .await;
     assert!(text.contains("servicebus.json"), "{text}");
 }
