@@ -19,10 +19,22 @@ pub struct Arguments {
     /// The port of Service Bus's REST data plane; 0 takes any free one
     #[arg(long, default_value_t = 5300)]
     pub bus_port: u16,
-    /// Reserved for AMQP, which is not served yet
+    /// The port of Service Bus's AMQP 1.0; 0 takes any free one
     #[arg(long, default_value_t = 5672)]
     pub amqp_port: u16,
+    /// How the functions' messages are received
+    #[arg(long, value_enum, default_value_t = Pump::Direct)]
+    pub pump: Pump,
     /// Start with an empty data folder
     #[arg(long)]
     pub fresh: bool,
+}
+
+/// What messages are received over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pump {
+    /// From the bus, which is in this process
+    Direct,
+    /// Over AMQP, as the host in Azure receives
+    Amqp,
 }

@@ -45,8 +45,8 @@ pub(crate) fn print_addresses(ports: Ports, lines: &[String]) {
         console::plain(line);
     }
     console::plain(format_args!(
-        "Bus:      REST data plane at http://localhost:{}",
-        ports.bus
+        "Bus:      REST data plane at http://localhost:{}, AMQP at localhost:{}",
+        ports.bus, ports.amqp
     ));
     console::plain(format_args!("Entities: {base}/_dev/entities"));
     console::plain(format_args!(

@@ -93,6 +93,11 @@ impl Connected<IncomingStream<'_, CuttableListener>> for Cut {
 pub struct CuttableListener(TcpListener);
 
 impl CuttableListener {
+    /// The listener, for connections that are not cut.
+    pub fn into_inner(self) -> TcpListener {
+        self.0
+    }
+
     /// The port it really listens on.
     pub fn port(&self) -> u16 {
         self.0.local_addr().map_or(0, |address| address.port())

@@ -1,7 +1,8 @@
 //! The local Functions host: the handler, the bus and stand-ins for the outside, in one process.
 //!
 //! [`stack`] puts it together. The handler is a child process that is spoken to as Azure's host does ([`worker`],
-//! [`invocation`], [`envelope`], [`answer`]); HTTP comes in by [`front_door`], messages by [`pump`] and what is due by [`timer`]. The
+//! [`invocation`], [`envelope`], [`answer`]); HTTP comes in by [`front_door`], messages by [`pump`], from the bus itself or over
+//! AMQP ([`receiver`]), and what is due by [`timer`]. The
 //! stand-ins ([`acs`], [`square`], [`vendors`]) and the fault switches ([`faults`]) are devhost's own. Nothing here knows what the
 //! messages mean, and no type is shared with the handler.
 
@@ -9,6 +10,11 @@ pub mod acs;
 pub mod acs_email;
 pub mod acs_signature;
 pub mod admin;
+mod amqp_connection;
+mod amqp_message;
+mod amqp_outcomes;
+pub mod amqp_receiver;
+mod amqp_request;
 pub mod answer;
 pub mod arguments;
 mod banner;
@@ -33,6 +39,7 @@ mod json_response;
 mod local_only;
 pub mod ncrontab;
 pub mod pump;
+pub mod receiver;
 pub mod route;
 mod route_constraint;
 pub mod settings;

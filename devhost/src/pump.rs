@@ -10,13 +10,18 @@ use std::{
 };
 
 use jiff::Timestamp;
-use servicebus_emulator::{EntityPath, Error, ReceiveMode, ReceivedMessage, ServiceBus};
+use servicebus_emulator::{EntityPath, Error, ReceivedMessage};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{
-    console, envelope::service_bus_envelope, function_json::ServiceBusTrigger,
-    host_json::ServiceBusOptions, invocation::Invoker, stopping::Stopping,
+    console,
+    envelope::service_bus_envelope,
+    function_json::ServiceBusTrigger,
+    host_json::ServiceBusOptions,
+    invocation::Invoker,
+    receiver::{Receiver, ReceiverError},
+    stopping::Stopping,
 };
 
 /// How long one receive waits; the next follows at once.
@@ -32,7 +37,7 @@ pub struct Pump {
     pub trigger: ServiceBusTrigger,
     pub max_delivery_count: u32,
     pub options: ServiceBusOptions,
-    pub bus: ServiceBus,
+    pub receiver: Receiver,
     pub invoker: Arc<Invoker>,
     pub stopping: Stopping,
 }
@@ -50,9 +55,10 @@ impl Pump {
             let Ok(call) = Arc::clone(&calls).acquire_owned().await else {
                 return;
             };
+            let free_calls = calls.available_permits() + 1;
             let received = tokio::select! {
-                received = pump.bus.receive(&pump.trigger.entity, ReceiveMode::PeekLock, RECEIVE_WAIT) => received,
-                _ = pump.stopping.stopped() => return,
+                received = pump.receiver.receive(free_calls, RECEIVE_WAIT) => received,
+                _ = pump.stopping.stopped() => return pump.receiver.stop().await,
             };
             match received {
                 Ok(None) => {}
@@ -63,7 +69,7 @@ impl Pump {
                         drop(call);
                     });
                 }
-                Err(Error::Closed) => return,
+                Err(ReceiverError::Bus(Error::Closed)) => return,
                 Err(error) => {
                     console::error(format_args!(
                         "Functions.{}: receiving failed: {error}",
@@ -111,7 +117,7 @@ impl Pump {
         let entity = &self.trigger.entity;
         match outcome {
             Ok(_) if self.options.auto_complete_messages => {
-                if let Err(error) = self.bus.complete(entity, lock_token).await {
+                if let Err(error) = self.receiver.complete(lock_token).await {
                     self.report_settlement("completed", &message, &error);
                 }
             }
@@ -120,7 +126,7 @@ impl Pump {
                  its lock expires",
                 describe(entity, &message)
             )),
-            Err(_) => match self.bus.abandon(entity, lock_token).await {
+            Err(_) => match self.receiver.abandon(lock_token).await {
                 Ok(()) => console::warning(self.what_comes_next(&message)),
                 Err(error) => self.report_settlement("abandoned", &message, &error),
             },
@@ -143,7 +149,7 @@ impl Pump {
                 break;
             }
             tokio::time::sleep(wait).await;
-            match self.bus.renew_lock(&self.trigger.entity, lock_token).await {
+            match self.receiver.renew_lock(lock_token).await {
                 Ok(until) => locked_until = until,
                 Err(error) => {
                     console::error(format_args!(
@@ -172,7 +178,7 @@ impl Pump {
         }
     }
 
-    fn report_settlement(&self, wanted: &str, message: &ReceivedMessage, error: &Error) {
+    fn report_settlement(&self, wanted: &str, message: &ReceivedMessage, error: &ReceiverError) {
         console::error(format_args!(
             "{}: could not be {wanted}: {error}",
             describe(&self.trigger.entity, message)

@@ -4,18 +4,20 @@
 //! last line with `ready` is printed. A signal ends it well; the host's own reasons to stop end it with an error.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{Router, extract::Request, middleware};
-use servicebus_emulator::{EntityPath, ServiceBus, Topology, rest};
+use servicebus_emulator::{EntityPath, ServiceBus, Topology, amqp, rest};
 use tokio::task::JoinHandle;
 
 use crate::{
     acs, admin,
-    arguments::Arguments,
+    amqp_receiver::AmqpReceiver,
+    arguments::{self, Arguments},
     banner, cargo_build,
     connection::{CuttableListener, bind, bind_any, serve},
     console, data_folder, dev_api,
@@ -30,9 +32,10 @@ use crate::{
     invocation::Invoker,
     local_only::local_only,
     pump::Pump,
+    receiver::Receiver,
     settings::Settings,
     square,
-    stand_ins::{self, BUS_KEY, BUS_KEY_NAME, Ports, StandIns},
+    stand_ins::{self, Ports, StandIns},
     stopping::{Reason, Stopping},
     timer::Timer,
     vendors,
@@ -113,8 +116,25 @@ pub async fn run(arguments: Arguments, stopping: Stopping) -> Result<(), String>
         started,
         stopping: &stopping,
     });
+    let receiver_of = |entity| match arguments.pump {
+        arguments::Pump::Direct => Receiver::Direct {
+            bus: bus.clone(),
+            entity,
+        },
+        arguments::Pump::Amqp => {
+            let address = (Ipv4Addr::LOCALHOST, ports.amqp).into();
+            Receiver::Amqp(AmqpReceiver::new(address, entity, stand_ins::bus_policy()))
+        }
+    };
     for function in &functions {
-        listen(function, &topology, &host, &bus, &invoker, &stopping);
+        listen(
+            function,
+            &topology,
+            &host,
+            &receiver_of,
+            &invoker,
+            &stopping,
+        );
     }
     for timer in timers.iter().filter(|timer| !timer.is_disabled) {
         tokio::spawn(Arc::clone(timer).run(stopping.clone()));
@@ -271,7 +291,7 @@ fn listen(
     function: &Function,
     topology: &Topology,
     host: &HostJson,
-    bus: &ServiceBus,
+    receiver_of: &impl Fn(EntityPath) -> Receiver,
     invoker: &Arc<Invoker>,
     stopping: &Stopping,
 ) {
@@ -286,17 +306,18 @@ fn listen(
         trigger: trigger.clone(),
         max_delivery_count: max_delivery_count(topology, &trigger.entity).unwrap_or(u32::MAX),
         options: host.service_bus.clone(),
-        bus: bus.clone(),
+        receiver: receiver_of(trigger.entity.clone()),
         invoker: Arc::clone(invoker),
         stopping: stopping.clone(),
     };
     tokio::spawn(pump.run());
 }
 
-/// The three listeners: functions, bus, and the outside world.
+/// The four listeners: functions, the two of the bus, and the outside world.
 struct Doors {
     functions: CuttableListener,
     bus: CuttableListener,
+    amqp: CuttableListener,
     outside: CuttableListener,
 }
 
@@ -318,6 +339,7 @@ impl Doors {
         Ok(Self {
             functions: bind(arguments.port, "--port").await?,
             bus: bind(arguments.bus_port, "--bus-port").await?,
+            amqp: bind(arguments.amqp_port, "--amqp-port").await?,
             outside: bind_any("the stand-ins").await?,
         })
     }
@@ -326,6 +348,7 @@ impl Doors {
         Ports {
             functions: self.functions.port(),
             bus: self.bus.port(),
+            amqp: self.amqp.port(),
             outside: self.outside.port(),
         }
     }
@@ -344,10 +367,18 @@ impl Doors {
                 Arc::clone(&journals.square),
                 square::counted,
             ));
-        let policy = rest::SharedAccessPolicy {
-            name: BUS_KEY_NAME.to_owned(),
-            key: BUS_KEY.to_owned(),
-        };
+        let policy = stand_ins::bus_policy();
+        let worker = rooms.invoker.worker.clone();
+        // On the port of AMQP, too, but for the faults, which cut connections of their own listener.
+        let administration = rest::router(rooms.bus.clone(), policy.clone());
+        tokio::spawn(amqp::serve(
+            self.amqp.into_inner(),
+            rooms.bus.clone(),
+            policy.clone(),
+            amqp::Limits::default(),
+            administration,
+            async move { worker.ended().await },
+        ));
         let bus = rest::router(rooms.bus.clone(), policy)
             .layer(middleware::from_fn_with_state(faults.clone(), on_bus));
         let prefix = &rooms.host.route_prefix;

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use servicebus_emulator::rest::SharedAccessPolicy;
+
 use crate::{acs, function_json::CONNECTION, settings::Settings, square, vendors::Vendor};
 
 /// The stand-ins' addresses.
@@ -13,6 +15,7 @@ use crate::{acs, function_json::CONNECTION, settings::Settings, square, vendors:
 pub struct Ports {
     pub functions: u16,
     pub bus: u16,
+    pub amqp: u16,
     pub outside: u16,
 }
 
@@ -57,6 +60,14 @@ pub const BUS_KEY: &str = "SAS_KEY_VALUE";
 /// The name of the policy that goes with it.
 pub const BUS_KEY_NAME: &str = "RootManageSharedAccessKey";
 
+/// Both together, as the bus takes them.
+pub fn bus_policy() -> SharedAccessPolicy {
+    SharedAccessPolicy {
+        name: BUS_KEY_NAME.to_owned(),
+        key: BUS_KEY.to_owned(),
+    }
+}
+
 /// Sets what devhost stands in for; the error names the setting or file that is wrong.
 pub fn install(
     settings: &mut Settings,
@@ -68,7 +79,8 @@ pub fn install(
     settings.set(
         CONNECTION,
         format!(
-            "Endpoint=sb://localhost;SharedAccessKeyName={BUS_KEY_NAME};SharedAccessKey={BUS_KEY};UseDevelopmentEmulator=true;"
+            "Endpoint=sb://localhost:{};SharedAccessKeyName={BUS_KEY_NAME};SharedAccessKey={BUS_KEY};UseDevelopmentEmulator=true;",
+            ports.amqp
         ),
     );
     settings.set(

@@ -26,6 +26,7 @@ pub struct DevHost {
     pub http: Client,
     data: Arc<Folder>,
     settings: Vec<(&'static str, &'static str)>,
+    pump: &'static str,
     child: Child,
     output: Arc<Mutex<Vec<String>>>,
 }
@@ -40,13 +41,20 @@ impl DevHost {
     pub async fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
         let data = Arc::new(Folder::new());
         let settings = [&[("TILL", "none")], settings].concat();
-        Self::start_at(data, settings, free_port(), free_port()).await
+        Self::start_at(data, settings, "direct", free_port(), free_port()).await
+    }
+
+    /// The same with messages received over AMQP, as in Azure.
+    pub async fn start_over_amqp() -> Self {
+        let data = Arc::new(Folder::new());
+        let settings = vec![("TILL", "none")];
+        Self::start_at(data, settings, "amqp", free_port(), free_port()).await
     }
 
     /// As it comes, with the stand-in Square.
     pub async fn with_till(settings: &[(&'static str, &'static str)]) -> Self {
         let data = Arc::new(Folder::new());
-        Self::start_at(data, settings.to_vec(), free_port(), free_port()).await
+        Self::start_at(data, settings.to_vec(), "direct", free_port(), free_port()).await
     }
 
     /// Where the order book is.
@@ -79,6 +87,7 @@ impl DevHost {
     async fn start_at(
         data: Arc<Folder>,
         settings: Vec<(&'static str, &'static str)>,
+        pump: &'static str,
         port: u16,
         bus_port: u16,
     ) -> Self {
@@ -94,7 +103,8 @@ impl DevHost {
             .arg("--data")
             .arg(&data.0)
             .args(["--port", &port.to_string()])
-            .args(["--bus-port", &bus_port.to_string()])
+            .args(["--bus-port", &bus_port.to_string(), "--amqp-port", "0"])
+            .args(["--pump", pump])
             .env(
                 "AzureFunctionsJobHost__customHandler__description__defaultExecutablePath",
                 handler,
@@ -127,6 +137,7 @@ impl DevHost {
             http: Client::builder().no_proxy().build().unwrap(),
             data,
             settings,
+            pump,
             child,
             output,
         }
@@ -135,7 +146,14 @@ impl DevHost {
     /// `kill -9`, of devhost and with it the handler, and a new start with the same data.
     pub async fn kill_and_restart(mut self) -> Self {
         self.child.kill().await.unwrap();
-        Self::start_at(self.data, self.settings, self.port, self.bus_port).await
+        Self::start_at(
+            self.data,
+            self.settings,
+            self.pump,
+            self.port,
+            self.bus_port,
+        )
+        .await
     }
 
     /// `kill -9` of the handler alone; the host starts it again.

@@ -28,8 +28,15 @@ pub fn entity<'a>(entities: &'a Value, name: &str) -> &'a Value {
 
 #[tokio::test]
 async fn an_order_becomes_an_email_and_a_webhook_for_each_vendor() {
-    let host = DevHost::start().await;
+    order_to_email(DevHost::start().await).await;
+}
 
+#[tokio::test]
+async fn it_does_so_over_amqp_too() {
+    order_to_email(DevHost::start_over_amqp().await).await;
+}
+
+async fn order_to_email(host: DevHost) {
     let order_id = place(&host).await;
 
     let emails = host.wait_for("/_dev/emails", has(1)).await;

@@ -120,7 +120,14 @@ fn start_devhost(args: &Args, folder: &Path, port: u16) -> Result<Child> {
         .args(["--app", concat!(env!("CARGO_MANIFEST_DIR"), "/..")])
         .arg("--data")
         .arg(folder.join("data"))
-        .args(["--port", &port.to_string(), "--bus-port", "0"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bus-port",
+            "0",
+            "--amqp-port",
+            "0",
+        ])
         .env(setting, handler)
         .env("EMAIL_RATE_LIMIT", &args.email_limit)
         .env("RETRY_SCHEDULE", &args.retry_schedule)

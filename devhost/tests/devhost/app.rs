@@ -20,6 +20,9 @@ pub(crate) const GIVE_UP: Duration = Duration::from_secs(60);
 pub(crate) const BAKERY_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 pub(crate) const TEA_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// The ways in which messages are received.
+pub(crate) const PUMPS: [&str; 2] = ["direct", "amqp"];
+
 /// The scripted handler, which cargo builds with the tests.
 pub(crate) fn handler() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_devhost"))
@@ -98,7 +101,7 @@ impl App {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_devhost"));
-        for flag in ["--port", "--bus-port"] {
+        for flag in ["--port", "--bus-port", "--amqp-port"] {
             if !arguments.contains(&flag) {
                 command.args([flag, "0"]);
             }
@@ -117,6 +120,13 @@ impl App {
     /// Starts devhost and waits until it is ready.
     pub(crate) async fn run(&self) -> Devhost {
         let mut devhost = self.start(&[], &[]);
+        devhost.wait_until_ready().await;
+        devhost
+    }
+
+    /// The same, with messages received in the given way.
+    pub(crate) async fn run_with_pump(&self, pump: &str) -> Devhost {
+        let mut devhost = self.start(&["--pump", pump], &[]);
         devhost.wait_until_ready().await;
         devhost
     }

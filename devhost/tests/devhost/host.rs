@@ -166,7 +166,7 @@ async fn a_port_in_use_is_named_with_its_flag() {
     let app = App::new();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    for flag in ["--port", "--bus-port"] {
+    for flag in ["--port", "--bus-port", "--amqp-port"] {
         let mut devhost = app.start(&[flag, &port], &[]);
         let (code, stderr) = devhost.ended().await;
         assert_eq!(code, Some(1));

@@ -10,6 +10,7 @@ mod functions;
 mod host;
 mod invocations;
 mod journal;
+mod receivers;
 mod restarts;
 mod routes;
 mod settings;

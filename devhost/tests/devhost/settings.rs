@@ -13,6 +13,7 @@ use crate::app::{App, TEA_SECRET};
 const PORTS: Ports = Ports {
     functions: 7071,
     bus: 5300,
+    amqp: 5672,
     outside: 9999,
 };
 

@@ -227,7 +227,7 @@ async fn tick(devhost: &mut Devhost) -> Value {
 }
 
 /// Tells the handler what to answer a tick, or to go on.
-async fn tell_handler(devhost: &Devhost, path: &str) {
+pub(crate) async fn tell_handler(devhost: &Devhost, path: &str) {
     let port = devhost
         .handler_variable("FUNCTIONS_CUSTOMHANDLER_PORT")
         .await;
