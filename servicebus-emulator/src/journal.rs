@@ -122,6 +122,12 @@ impl Journal {
         self.undo.push(Undo::Remembered(key, Box::new(previous)));
     }
 
+    /// Forgets how entities were and how they were set up: there is nothing of that to be cleared or taken back.
+    pub(crate) fn keep_remembered(&mut self) {
+        self.undo
+            .retain(|undo| matches!(undo, Undo::Remembered(..)));
+    }
+
     /// The messages in that range that have changed since the last commit, or may have in the store without our knowledge.
     pub(crate) fn touched(&self, at: EntityId, first: i64, last: i64) -> BTreeSet<i64> {
         let suspect = self

@@ -21,21 +21,26 @@ use crate::{
 
 fn file() -> Topology {
     Topology {
-        queues: vec![queue("file")],
-        topics: vec![topic("news", vec![subscription(queue("kept"))])],
+        queues: vec![queue("file"), queue("was-queue")],
+        topics: vec![
+            topic("news", vec![subscription(queue("kept"))]),
+            topic("was-topic", Vec::new()),
+        ],
     }
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "file",
     "made",
     "news",
     "news/Subscriptions/kept",
     "news/Subscriptions/made",
     "other",
+    "was-queue",
+    "was-topic",
 ];
 
-/// Queues and topics in turn have the name `other`.
+/// Queues and topics in turn have the last three names.
 fn description(name: &str, deliveries: u32, metadata: bool) -> Description {
     let mut described = Queue {
         max_delivery_count: deliveries,
@@ -47,7 +52,9 @@ fn description(name: &str, deliveries: u32, metadata: bool) -> Description {
             attributes: described.attributes,
             ..topic(name, Vec::new())
         }),
-        "other" if deliveries.is_multiple_of(2) => Description::Topic(topic(name, Vec::new())),
+        "other" | "was-queue" | "was-topic" if deliveries.is_multiple_of(2) => {
+            Description::Topic(topic(name, Vec::new()))
+        }
         _ if name.contains('/') => Description::Subscription {
             topic: "news".to_owned(),
             subscription: Subscription {
@@ -69,6 +76,7 @@ enum Step {
     UpdateRule(Index, u8),
     RemoveRule(Index, u8),
     Send(Index, u8),
+    Schedule(Index, u8),
     Receive(Index, bool),
     Wait(i64),
 }
@@ -84,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (index(), 0..3_u8).prop_map(|(name, rule)| Step::UpdateRule(name, rule)),
         1 => (index(), 0..3_u8).prop_map(|(name, rule)| Step::RemoveRule(name, rule)),
         8 => (index(), 0..8_u8).prop_map(|(name, id)| Step::Send(name, id)),
+        2 => (index(), 0..8_u8).prop_map(|(name, id)| Step::Schedule(name, id)),
         4 => (index(), any::<bool>()).prop_map(|(name, delete)| Step::Receive(name, delete)),
         1 => (1..40_i64).prop_map(Step::Wait),
     ]
@@ -175,6 +184,11 @@ impl Run {
             }
             Step::Send(name, id) => {
                 broker.send(now, &named(name).1, vec![message(&id.to_string())])
+            }
+            Step::Schedule(name, id) => {
+                let mut message = message(&id.to_string());
+                message.scheduled_enqueue_time = Some(at(self.now + 20));
+                broker.send(now, &named(name).1, vec![message])
             }
             Step::Receive(name, delete) => {
                 let mode = if delete {

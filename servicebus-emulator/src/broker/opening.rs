@@ -245,6 +245,9 @@ impl Broker {
                 }
             }
         }
+        // What it replaced is the file's word. Nothing of that is stored, and what is stored under the name belongs
+        // to what is there now.
+        self.journal.keep_remembered();
     }
 
     /// Carries out, after loading, what the end of the last process left open: its locks have ended, and the

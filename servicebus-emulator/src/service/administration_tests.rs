@@ -183,6 +183,31 @@ async fn a_topic_that_was_created_in_place_of_a_queue_of_the_file_is_one_after_r
 }
 
 #[tokio::test]
+async fn what_is_in_an_entity_of_another_kind_than_the_file_says_outlives_the_process() {
+    let folder = Folder::new();
+    let bus = open(&file(), &folder);
+    for name in ["file", "news"] {
+        bus.delete(&path(name)).await.unwrap();
+    }
+    bus.create(Description::Topic(topic("file", Vec::new())))
+        .await
+        .unwrap();
+    bus.create(Description::Queue(queue("news"))).await.unwrap();
+    send(&bus, "news", "1").await;
+    let mut scheduled = message("2");
+    scheduled.scheduled_enqueue_time = Some(jiff::Timestamp::now() + LONG);
+    bus.send(&path("file"), vec![scheduled]).await.unwrap();
+    bus.close().await;
+    // What the first process after it does to the disk is seen by the second.
+    for _ in 0..3 {
+        let bus = open(&file(), &folder);
+        assert_eq!(ids(&bus, "news", MessageState::Active).await, ["1"]);
+        assert_eq!(ids(&bus, "file", MessageState::Scheduled).await, ["2"]);
+        bus.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_created_subscription_goes_with_its_topic_from_the_file_unless_it_holds_messages() {
     let folder = Folder::new();
     let bus = open(&file(), &folder);
