@@ -66,9 +66,9 @@ pub(crate) fn decode_message(payload: &[u8]) -> Result<Message, MessageError> {
     }
     message.time_to_live = time_to_live(&header, &properties);
     message.body = match (&data[..], others) {
-        ([], false) => Body::default(),
         ([data], false) => Body::Data(Bytes::copy_from_slice(data)),
-        ([], true) | (_, false) => Body::Encoded(Bytes::from(encoded)),
+        // Where there is no section at all, there is none for the receiver either.
+        ([], _) | (_, false) => Body::Encoded(Bytes::from(encoded)),
         (_, true) => return Err(MessageError::MixedBody),
     };
     Ok(message)

@@ -212,7 +212,9 @@ fn bodies_that_are_not_one_piece_of_data_are_passed_on_as_they_were_sent() {
     }
     let one = decode_message(b"\x00\x53\x75\xa0\x01a").unwrap();
     assert_eq!(one.body, Body::from(&b"a"[..]));
-    assert_eq!(decode_message(b"").unwrap(), Message::default());
+    let none = decode_message(b"").unwrap();
+    assert_eq!(none.body, Body::Encoded(Bytes::new()));
+    assert_eq!(none.body.data(), "");
     let mixed = b"\x00\x53\x75\xa0\x00\x00\x53\x77\x40";
     assert_eq!(decode_message(mixed), Err(MessageError::MixedBody));
     let unknown = b"\x00\x53\x79\x40";

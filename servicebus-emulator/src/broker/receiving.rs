@@ -80,8 +80,9 @@ impl Broker {
         };
         let session = session.as_deref();
         let mut found = Vec::new();
-        // One that is named twice is there once.
-        for sequence in &sequences.iter().copied().collect::<BTreeSet<_>>() {
+        let mut named = BTreeSet::new();
+        // In the order in which they are named, and one that is named twice once.
+        for sequence in sequences.iter().filter(|sequence| named.insert(**sequence)) {
             self.thaw_message(at, *sequence)?;
             let stored = self.entities[at.0].get(*sequence).filter(|stored| {
                 let message_session = stored.record.message.session_id.as_deref();
