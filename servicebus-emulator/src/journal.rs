@@ -211,7 +211,8 @@ impl Broker {
     }
 
     /// What has to be done for whole entities, before anything else: several slots may have had the same name, and
-    /// what is cleared must be so before the last of them is written.
+    /// what is cleared must be so before the last of them is written. One that is new is cleared too: an entity of that
+    /// name that has left the topology file may have left something behind.
     fn cleared(&self, before: &BTreeMap<Place, Option<&Undo>>) -> Vec<Change> {
         let mut clear = BTreeSet::new();
         let mut whole = Vec::new();
@@ -222,11 +223,11 @@ impl Broker {
                 Some(Undo::Entity(_, before)) => !before.is_deleted(),
                 _ => true,
             };
-            if was_there {
+            if was_there || !entity.is_deleted() {
                 clear.insert(Arc::clone(&entity.key));
-                if !entity.is_deleted() {
-                    whole.push(*at);
-                }
+            }
+            if !entity.is_deleted() {
+                whole.push(*at);
             }
         }
         let clear = clear.into_iter().map(|entity| Change::Clear { entity });
@@ -243,10 +244,10 @@ impl Broker {
             sequence,
             record: stored.record.clone(),
         });
-        let last_sequence = Change::LastSequence {
+        let last_sequence = (entity.last_sequence > 0).then(|| Change::LastSequence {
             entity: Arc::clone(key),
             sequence: entity.last_sequence,
-        };
+        });
         let seen = entity.all_seen().map(|(message_id, at)| Change::Seen {
             entity: Arc::clone(key),
             message_id: Arc::clone(message_id),
@@ -258,7 +259,7 @@ impl Broker {
             session: Arc::clone(session),
             state: held.state.clone().zip(held.updated),
         });
-        messages.chain([last_sequence]).chain(seen).chain(sessions)
+        messages.chain(last_sequence).chain(seen).chain(sessions)
     }
 
     fn change(&self, place: Place, before: Option<&Undo>) -> Option<Change> {

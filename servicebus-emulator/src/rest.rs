@@ -145,14 +145,22 @@ const HEAD_TOO_LONG: &str = "<!DOCTYPE HTML PUBLIC \"-//W3C//DTD HTML 4.01//EN\"
     <hr><p>HTTP Error 400. The size of the request headers is too long.</p>\r\n\
     </BODY></HTML>\r\n";
 
-/// What the path of a request addresses.
+/// What a request asks of the data plane. In the path of a locked message stands its id or sequence number as well, but the
+/// token alone says which one it is.
+#[derive(Debug, PartialEq)]
 enum Target {
-    /// `{entity}/messages`
+    /// `POST {entity}/messages`
     Messages,
-    /// `{entity}/messages/head`
+    /// `POST {entity}/messages/head`
     Head,
-    /// `{entity}/messages/{id or sequence number}/{lock token}`; the token alone says which message it is.
-    Locked(String),
+    /// `DELETE {entity}/messages/head`
+    Taken,
+    /// `DELETE {entity}/messages/{id}/{lock token}`
+    Completed(String),
+    /// `PUT {entity}/messages/{id}/{lock token}`
+    Abandoned(String),
+    /// `POST {entity}/messages/{id}/{lock token}`
+    Renewed(String),
 }
 
 impl DataPlane {
@@ -173,19 +181,19 @@ impl DataPlane {
             &self.policy,
             now,
         )?;
-        let Some((entity, target)) = target(&head.uri)? else {
+        let Some((entity, target)) = target(&head.method, &head.uri)? else {
             let answer = atom::answer(&self.bus, head, body, host, self.since).await;
             return answer.map_err(RestError::with_sub_code);
         };
-        match (&head.method, target) {
-            (&Method::POST, Target::Messages) => self.send(&entity, &head.headers, body).await,
-            (&Method::POST, Target::Head) if peek_only(&head.uri)? => {
+        match target {
+            Target::Messages => self.send(&entity, &head.headers, body).await,
+            Target::Head if peek_only(&head.uri)? => {
                 let peeked = self.bus.peek(&entity).await?;
                 Ok(peeked.map_or_else(no_message, |peeked| {
                     message(StatusCode::CREATED, &peeked, None)
                 }))
             }
-            (&Method::POST, Target::Head) => {
+            Target::Head => {
                 let wait = timeout(&head.uri)?;
                 let received = self
                     .bus
@@ -201,7 +209,7 @@ impl DataPlane {
                     message(StatusCode::CREATED, &received, location)
                 }))
             }
-            (&Method::DELETE, Target::Head) => {
+            Target::Taken => {
                 let wait = timeout(&head.uri)?;
                 let mode = ReceiveMode::ReceiveAndDelete;
                 let received = self.bus.receive(&entity, mode, wait).await?;
@@ -209,22 +217,18 @@ impl DataPlane {
                     message(StatusCode::OK, &received, None)
                 }))
             }
-            (&Method::DELETE, Target::Locked(lock_token)) => {
+            Target::Completed(lock_token) => {
                 self.bus.complete(&entity, lock(&lock_token)?).await?;
                 Ok(StatusCode::OK.into_response())
             }
-            (&Method::PUT, Target::Locked(lock_token)) => {
+            Target::Abandoned(lock_token) => {
                 self.bus.abandon(&entity, lock(&lock_token)?).await?;
                 Ok(StatusCode::OK.into_response())
             }
-            (&Method::POST, Target::Locked(lock_token)) => {
+            Target::Renewed(lock_token) => {
                 self.bus.renew_lock(&entity, lock(&lock_token)?).await?;
                 Ok(StatusCode::OK.into_response())
             }
-            (method, _) => Err(RestError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("The specified HTTP verb ({method}) is not valid."),
-            )),
         }
     }
 
@@ -285,9 +289,10 @@ fn message_too_large(largest: usize) -> RestError {
     )
 }
 
-/// What of the data plane is addressed, if anything of it is.
-fn target(uri: &Uri) -> Result<Option<(EntityPath, Target)>, RestError> {
-    let not_found = || RestError::entity_not_found(uri.path().trim_matches('/'));
+/// What is asked of the data plane. Everything else is asked of the management API, since `messages` may be (part of) the name
+/// of an entity or a rule too.
+fn target(method: &Method, uri: &Uri) -> Result<Option<(EntityPath, Target)>, RestError> {
+    // Split before it is decoded: the id of a message may hold slashes.
     let segments: Vec<String> = uri
         .path()
         .trim_matches('/')
@@ -295,18 +300,41 @@ fn target(uri: &Uri) -> Result<Option<(EntityPath, Target)>, RestError> {
         .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
         .collect();
     let is = |segment: &str, word: &str| segment.eq_ignore_ascii_case(word);
-    let (entity, target) = match &segments[..] {
-        [entity @ .., messages] if is(messages, "messages") => (entity, Target::Messages),
-        [entity @ .., messages, head] if is(messages, "messages") && is(head, "head") => {
-            (entity, Target::Head)
+    let (entity, target) = match (method, &segments[..]) {
+        (&Method::POST, [entity @ .., messages]) if is(messages, "messages") => {
+            (entity, Target::Messages)
         }
-        [entity @ .., messages, _, lock_token] if is(messages, "messages") => {
-            (entity, Target::Locked(lock_token.clone()))
+        (method, [entity @ .., messages, head]) if is(messages, "messages") && is(head, "head") => {
+            let target = match *method {
+                Method::POST => Target::Head,
+                Method::DELETE => Target::Taken,
+                _ => return Ok(None),
+            };
+            (entity, target)
+        }
+        (method, [entity @ .., messages, id, token]) if is(messages, "messages") => {
+            // A subscription of a topic whose name ends like that; locks have other tokens than it has a name.
+            if is(id, "Subscriptions") && lock(token).is_err() {
+                return Ok(None);
+            }
+            let target = match *method {
+                Method::DELETE => Target::Completed,
+                Method::PUT => Target::Abandoned,
+                Method::POST => Target::Renewed,
+                _ => return Ok(None),
+            };
+            (entity, target(token.clone()))
         }
         _ => return Ok(None),
     };
-    let entity = entity.join("/").parse().map_err(|_| not_found())?;
-    Ok(Some((entity, target)))
+    match entity.join("/").parse() {
+        Ok(entity) => Ok(Some((entity, target))),
+        // The management API has no `POST`.
+        Err(_) if method == Method::POST => {
+            Err(RestError::entity_not_found(uri.path().trim_matches('/')))
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 fn lock(token: &str) -> Result<Uuid, RestError> {
@@ -375,6 +403,110 @@ fn message(status: StatusCode, received: &ReceivedMessage, location: Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_data_plane_answers_only_what_it_has() {
+        const TOKEN: &str = "0e5a3d4e-6a3c-4f5c-9d2b-3f2f3f0f7c11";
+        let asked = |method: &Method, path: &str| {
+            let uri: Uri = format!("/{path}").parse().unwrap();
+            let asked = target(method, &uri).unwrap_or_else(|_| panic!("{method} {path}"));
+            asked.map(|(entity, target)| (entity.to_string(), target))
+        };
+        let locked = |of: &str| format!("{of}/messages/1/{TOKEN}");
+        let token = || TOKEN.to_owned();
+        for (method, path, entity, target) in [
+            (Method::POST, "q/Messages", "q", Target::Messages),
+            (Method::POST, "a/b/messages/", "a/b", Target::Messages),
+            (
+                Method::POST,
+                "q/messages/messages",
+                "q/messages",
+                Target::Messages,
+            ),
+            (Method::POST, "q/messages/head", "q", Target::Head),
+            (
+                Method::DELETE,
+                "q/messages/head?timeout=1",
+                "q",
+                Target::Taken,
+            ),
+            (
+                Method::POST,
+                "t/subscriptions/messages/messages/head",
+                "t/Subscriptions/messages",
+                Target::Head,
+            ),
+            (
+                Method::DELETE,
+                &locked("q"),
+                "q",
+                Target::Completed(token()),
+            ),
+            (Method::PUT, &locked("q"), "q", Target::Abandoned(token())),
+            (
+                Method::POST,
+                &locked("a/b"),
+                "a/b",
+                Target::Renewed(token()),
+            ),
+            (
+                Method::PUT,
+                "q/messages/1%2F2/none",
+                "q",
+                Target::Abandoned("none".to_owned()),
+            ),
+            (
+                Method::DELETE,
+                &format!("q/messages/Subscriptions/{TOKEN}"),
+                "q",
+                Target::Completed(token()),
+            ),
+        ] {
+            let wanted = Some((entity.to_owned(), target));
+            assert_eq!(asked(&method, path), wanted, "{method} {path}");
+        }
+        for path in ["q/messages", "q/messages/head", &locked("q")] {
+            for method in [Method::GET, Method::PATCH] {
+                assert_eq!(asked(&method, path), None, "{method} {path}");
+            }
+        }
+        for path in ["q/messages", "q/messages/head"] {
+            assert_eq!(asked(&Method::PUT, path), None, "{path}");
+        }
+        assert_eq!(asked(&Method::DELETE, "q/messages"), None);
+        for path in [
+            "messages",
+            "messages/head",
+            "messages/Subscriptions/s",
+            "a/messages/Subscriptions/s",
+            "t/Subscriptions/messages",
+            "t/Subscriptions/messages/Rules/r",
+            "t/Subscriptions/s/Rules/messages",
+            "q",
+        ] {
+            for method in [Method::GET, Method::PUT, Method::DELETE] {
+                assert_eq!(asked(&method, path), None, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_posted_to_no_entity_is_not_found() {
+        for path in [
+            "messages",
+            "messages/head",
+            "t/Subscriptions/messages",
+            "$x/messages",
+        ] {
+            let uri: Uri = format!("/{path}").parse().unwrap();
+            let refused = target(&Method::POST, &uri).err();
+            let text = format!("{refused:?}");
+            assert!(
+                text.contains(&format!("'{path}' could not be found")),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn a_receive_waits_as_long_as_it_says_up_to_a_limit() {

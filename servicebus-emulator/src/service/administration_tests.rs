@@ -245,6 +245,57 @@ async fn what_was_deleted_does_not_come_back_when_it_is_created_again() {
 }
 
 #[tokio::test]
+async fn what_an_entity_left_behind_that_left_the_file_is_not_that_of_one_created_later() {
+    let folder = Folder::new();
+    let sessions = Queue {
+        requires_session: true,
+        ..queue("sessions")
+    };
+    let once = Queue {
+        duplicate_detection: Some(LONG),
+        ..queue("once")
+    };
+    let with = Topology {
+        queues: vec![once.clone(), sessions.clone()],
+        topics: Vec::new(),
+    };
+    let without = Topology {
+        queues: Vec::new(),
+        topics: Vec::new(),
+    };
+    let bus = open(&with, &folder);
+    send(&bus, "once", "1").await;
+    let received = lock(&bus, "once", Duration::ZERO).await.unwrap();
+    bus.complete(&path("once"), received.lock_token.unwrap())
+        .await
+        .unwrap();
+    let rooms = path("sessions");
+    let accept = async |bus: &ServiceBus| {
+        let accepted = bus.accept_session(&rooms, Some("red"), Duration::ZERO);
+        assert!(accepted.await.unwrap().is_some());
+    };
+    accept(&bus).await;
+    bus.set_session_state(&rooms, "red", Some("old".into()))
+        .await
+        .unwrap();
+    bus.close().await;
+
+    let bus = open(&without, &folder);
+    for queue in [once, sessions] {
+        bus.create(Description::Queue(queue)).await.unwrap();
+    }
+    bus.close().await;
+
+    let bus = open(&without, &folder);
+    accept(&bus).await;
+    assert_eq!(bus.session_state(&rooms, "red").await, Ok(None));
+    send(&bus, "once", "1").await;
+    let received = lock(&bus, "once", Duration::ZERO).await.unwrap();
+    assert_eq!(received.sequence_number, 1);
+    assert_eq!(received.message.message_id.as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn who_waits_is_told_when_the_entity_goes_or_gives_no_more() {
     let folder = Folder::new();
     let bus = open(&file(), &folder);

@@ -397,3 +397,55 @@ async fn the_namespace_says_what_it_is() {
     ]);
     assert!(info.get("CreatedTime").unwrap().ends_with('Z'));
 }
+
+#[tokio::test]
+async fn what_is_called_messages_is_managed_as_anything_else() {
+    let namespace = Namespace::start().await;
+    for queue in ["messages", "a/messages/queue"] {
+        namespace.create_queue(queue, "").await;
+    }
+    namespace.create_topic("b/messages").await;
+    let subscriptions = [
+        "b/messages/Subscriptions/messages",
+        "b/messages/Subscriptions/other",
+    ];
+    for subscription in subscriptions {
+        namespace.create_subscription(subscription, "").await;
+    }
+    let feed = namespace.get("b/messages/subscriptions").await;
+    assert_eq!(feed.titles(), ["messages", "other"]);
+    let rule = "b/messages/subscriptions/messages/rules/messages";
+    let created = namespace
+        .put(rule, entry("RuleDescription", "<Name>messages</Name>"))
+        .await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    for path in ["messages", "a/messages/queue", rule]
+        .iter()
+        .chain(&subscriptions)
+    {
+        let got = namespace.get(path).await;
+        assert_eq!(got.status, 200, "{path}: {}", got.text);
+        let last = if path.starts_with('a') {
+            path
+        } else {
+            &path[path.rfind('/').map_or(0, |at| at + 1)..]
+        };
+        assert_eq!(got.id_and_title().1, last);
+    }
+
+    let sent = namespace.post("b/messages/messages").body("1").send().await;
+    assert_eq!(sent.unwrap().status(), 201);
+    let taken = namespace.take(subscriptions[0]).await;
+    assert_eq!(taken.text().await.unwrap(), "1");
+
+    for path in [
+        rule,
+        subscriptions[0],
+        subscriptions[1],
+        "messages",
+        "b/messages",
+    ] {
+        assert_eq!(namespace.delete(path).await.status, 200, "{path}");
+        assert_eq!(namespace.get(path).await.status, 404, "{path}");
+    }
+}

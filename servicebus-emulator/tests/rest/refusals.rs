@@ -86,17 +86,26 @@ async fn a_timeout_that_is_no_number_is_refused() {
 async fn a_verb_that_does_not_exist_there_is_refused() {
     let namespace = Namespace::start().await;
     for (method, path) in [
-        (Method::GET, "work/messages"),
-        (Method::PUT, "work/messages"),
-        (Method::GET, "work/messages/head"),
-        (Method::PUT, "work/messages/head"),
+        (Method::PATCH, "work/messages"),
+        (Method::PATCH, "work/messages/head"),
         (Method::POST, "work"),
         (
-            Method::GET,
+            Method::PATCH,
             "work/messages/1/0e5a3d4e-6a3c-4f5c-9d2b-3f2f3f0f7c11",
         ),
     ] {
         refused(namespace.request(method, path), 405).await;
+    }
+    // There the management API is asked for an entity of that name.
+    for path in [
+        "work/messages",
+        "work/messages/head",
+        "work/messages/1/0e5a3d4e-6a3c-4f5c-9d2b-3f2f3f0f7c11",
+    ] {
+        refused(namespace.request(Method::GET, path), 404).await;
+    }
+    for path in ["work/messages", "work/messages/head"] {
+        refused(namespace.request(Method::PUT, path), 400).await;
     }
 }
 
