@@ -100,20 +100,21 @@ impl Broker {
                 return true;
             }
             done += 1;
-            if let Some((due, at, first)) = self.next_page_due()
+            // What is in memory comes first, so that no more is read than is dealt with.
+            if let Some(&(due, at, sequence)) = self.due.first()
                 && due == next
             {
-                // What cannot be read stays due: the owner tries again later.
-                if self.thaw(at, first).is_err() {
-                    return false;
-                }
+                self.carry_out(now, at, sequence);
             } else if let Some((due, at, session)) = self.session_due.first()
                 && *due == next
             {
                 let (at, session) = (*at, Arc::clone(session));
                 self.end_session(now, at, &session);
-            } else if let Some(&(_, at, sequence)) = self.due.first() {
-                self.carry_out(now, at, sequence);
+            } else if let Some((_, at, first)) = self.next_page_due() {
+                // What cannot be read stays due: the owner tries again later.
+                if self.thaw(at, first).is_err() {
+                    return false;
+                }
             }
         }
         false

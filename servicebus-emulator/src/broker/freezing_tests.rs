@@ -201,3 +201,61 @@ fn a_store_that_cannot_be_read_is_an_error_and_what_is_due_waits() {
     assert_eq!(freezer.bus.broker.read_failure(), None);
     assert_eq!(freezer.counts(), (0, 0, 0));
 }
+
+#[test]
+fn a_page_that_has_lost_a_message_is_left_to_the_store_again() {
+    let mut freezer = Freezer::new(queue("q"), 4, 5);
+    for number in 0..100 {
+        freezer.send(Message {
+            time_to_live: (number % 5 == 0).then_some(seconds(10)).flatten(),
+            ..message(&number.to_string())
+        });
+    }
+    freezer.bus.wait(10);
+    freezer.bus.broker.advance(freezer.bus.now);
+    freezer.commit();
+    assert_eq!(freezer.counts(), (80, 0, 0));
+    assert!(freezer.in_memory() < 9, "{}", freezer.in_memory());
+    assert_eq!(freezer.bus.active("q").len(), 80);
+}
+
+#[test]
+fn what_was_taken_before_a_page_that_cannot_be_read_is_handed_out() {
+    let mut freezer = Freezer::new(queue("q"), 2, 2);
+    for number in 0..6 {
+        freezer.send(message(&number.to_string()));
+    }
+    let taken = freezer.in_memory();
+    assert!(taken < 6);
+    *freezer.broken.lock().unwrap() = true;
+    let (now, mode) = (freezer.bus.now, ReceiveMode::ReceiveAndDelete);
+    let mut receive = || {
+        let from = path("q");
+        let broker = &mut freezer.bus.broker;
+        let received = broker.receive_batch(now, &from, mode, None, 10);
+        received.map(|received| received.len())
+    };
+    assert_eq!(receive(), Ok(2));
+    assert!(matches!(receive(), Err(Error::Store(_))));
+    *freezer.broken.lock().unwrap() = false;
+    assert_eq!(freezer.counts(), (4, 0, 0));
+}
+
+#[test]
+fn what_is_due_is_carried_out_in_portions() {
+    let mut freezer = Freezer::new(queue("q"), 1, 2);
+    for number in 0..20 {
+        freezer.send(Message {
+            time_to_live: seconds(10),
+            ..message(&number.to_string())
+        });
+    }
+    let now = at(10);
+    let mut portions = 0;
+    while freezer.bus.broker.advance_part(now, 5) {
+        freezer.commit();
+        portions += 1;
+    }
+    assert!(portions >= 4, "{portions}");
+    assert_eq!(freezer.counts(), (0, 0, 0));
+}
