@@ -57,6 +57,9 @@ pub(crate) type Ids = Box<dyn FnMut() -> Uuid + Send>;
 
 pub(crate) struct Broker {
     pub(crate) entities: Vec<Entity>,
+    /// The slots of [`Self::entities`] in which nothing is, and those of them that can be used again.
+    empty_slots: BTreeSet<EntityId>,
+    free_slots: Vec<EntityId>,
     by_key: HashMap<Arc<str>, EntityId>,
     /// When time itself changes a message.
     due: BTreeSet<(Timestamp, EntityId, i64)>,

@@ -352,8 +352,13 @@ impl Broker {
     /// The changes are in the store.
     pub(crate) fn committed(&mut self) {
         self.journal.undo.clear();
+        let is_repair = !self.journal.suspect.is_empty();
         self.journal.suspect.clear();
-        self.release_slots();
+        // Someone may still wait at an entity that was to be created with the commit that failed, and is sent away
+        // before the next one.
+        if !is_repair {
+            self.release_slots();
+        }
         self.freeze();
     }
 

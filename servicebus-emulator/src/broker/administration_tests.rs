@@ -134,6 +134,47 @@ fn slots_of_entities_that_came_and_went_are_given_back_after_the_commit() {
 }
 
 #[test]
+fn slots_between_entities_are_used_again_after_the_commit() {
+    let mut bus = Bus::with_queue(queue("q"));
+    let described = |name: &str| Description::Queue(queue(name));
+    for round in 0..10 {
+        let (new, old) = (format!("q{round}"), format!("q{}", round - 1));
+        bus.broker.create(bus.now, described(&new)).unwrap();
+        bus.send(&new, message(&new));
+        if round > 0 {
+            bus.broker.delete(bus.now, &path(&old)).unwrap();
+            // Not yet: should the commit fail, it would be there again.
+            bus.broker.create(bus.now, described("other")).unwrap();
+            bus.broker.delete(bus.now, &path("other")).unwrap();
+        }
+        bus.broker.committed();
+        assert!(bus.broker.entities.len() <= 8, "{round}");
+        assert_eq!(bus.active(&new), std::slice::from_ref(&new));
+    }
+}
+
+#[test]
+fn the_slot_of_an_entity_that_could_not_be_stored_is_kept_until_nobody_waits_at_it() {
+    let mut bus = Bus::with_queue(queue("q"));
+    let made = Description::Queue(queue("made"));
+    bus.broker.create(bus.now, made).unwrap();
+    let at = bus.broker.named("made").unwrap();
+    bus.broker.roll_back();
+    // What the failed commit may have left behind is cleared; only after that are those sent away who wait.
+    bus.broker.committed();
+    assert_eq!(
+        bus.broker.turns_away(at),
+        Some(Error::EntityNotFound("made".to_owned()))
+    );
+    let other = Description::Queue(queue("other"));
+    bus.broker.create(bus.now, other).unwrap();
+    assert_ne!(bus.broker.named("other"), Some(at));
+    bus.broker.delete(bus.now, &path("other")).unwrap();
+    bus.broker.committed();
+    assert_eq!(bus.broker.entities.len(), 2);
+}
+
+#[test]
 fn an_entity_says_when_it_was_last_used() {
     let mut bus = Bus::with_queue(queue("q"));
     bus.broker.resume(bus.now);

@@ -108,6 +108,8 @@ impl Broker {
     pub(crate) fn new(topology: &Topology, limits: Limits, ids: Ids) -> Result<Self, String> {
         let mut broker = Self {
             entities: Vec::new(),
+            empty_slots: BTreeSet::new(),
+            free_slots: Vec::new(),
             by_key: HashMap::new(),
             due: BTreeSet::new(),
             session_due: BTreeSet::new(),

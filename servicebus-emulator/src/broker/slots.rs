@@ -1,7 +1,7 @@
 //! Whole entities in the broker's list: put there, taken out, and put back when a commit fails.
 //!
 //! What is deleted leaves an empty slot behind, so that an [`EntityId`] means the same until all is committed; after that
-//! nobody has one of an entity that is gone, and the slots at the end are given back.
+//! nobody has one of an entity that is gone. The slots at the end are given back then, the others used again.
 
 use std::sync::Arc;
 
@@ -53,11 +53,17 @@ impl Broker {
         if self.find(&path).is_ok() {
             return Err(format!("`{path}` is there twice"));
         }
-        let at = EntityId(self.entities.len());
+        let free = self.free_slots.pop();
+        let at = free.unwrap_or(EntityId(self.entities.len()));
         let mut entity = Entity::new(path, role, settings, quota.unwrap_or(at));
         entity.listed = listed;
-        self.entities.push(entity.emptied());
-        self.usage.push(0);
+        // The slot has the new name even if this is taken back: that is what a failed commit may have left behind.
+        if free.is_some() {
+            self.entities[at.0] = entity.emptied();
+        } else {
+            self.entities.push(entity.emptied());
+            self.usage.push(0);
+        }
         self.replace_entity(at, entity);
         Ok(at)
     }
@@ -98,18 +104,24 @@ impl Broker {
             self.session_due.insert((until, at, session));
         }
         self.usage[entity.quota.0] += entity.size();
-        if !entity.is_deleted() {
+        if entity.is_deleted() {
+            self.empty_slots.insert(at);
+        } else {
+            self.empty_slots.remove(&at);
             self.by_key.insert(Arc::clone(&entity.key), at);
         }
         previous
     }
 
-    /// Gives back the empty slots at the end of the list, once nothing can fill them again.
+    /// Gives back the empty slots at the end of the list and frees the others, once nothing can fill them again.
     pub(crate) fn release_slots(&mut self) {
         while self.entities.last().is_some_and(Entity::is_deleted) {
             self.entities.pop();
             self.usage.pop();
+            self.empty_slots.remove(&EntityId(self.entities.len()));
         }
+        self.free_slots.clear();
+        self.free_slots.extend(self.empty_slots.iter().rev());
     }
 
     /// Has it stored how the entity is described now.
