@@ -272,10 +272,10 @@ async fn what_an_entity_left_behind_that_left_the_file_is_not_that_of_one_create
     let rooms = path("sessions");
     let accept = async |bus: &ServiceBus| {
         let accepted = bus.accept_session(&rooms, Some("red"), Duration::ZERO);
-        assert!(accepted.await.unwrap().is_some());
+        accepted.await.unwrap().expect("it is free").token
     };
-    accept(&bus).await;
-    bus.set_session_state(&rooms, "red", Some("old".into()))
+    let red = accept(&bus).await;
+    bus.set_session_state(&rooms, red, Some("old".into()))
         .await
         .unwrap();
     bus.close().await;
@@ -287,8 +287,8 @@ async fn what_an_entity_left_behind_that_left_the_file_is_not_that_of_one_create
     bus.close().await;
 
     let bus = open(&without, &folder);
-    accept(&bus).await;
-    assert_eq!(bus.session_state(&rooms, "red").await, Ok(None));
+    let red = accept(&bus).await;
+    assert_eq!(bus.session_state(&rooms, red).await, Ok(None));
     send(&bus, "once", "1").await;
     let received = lock(&bus, "once", Duration::ZERO).await.unwrap();
     assert_eq!(received.sequence_number, 1);
