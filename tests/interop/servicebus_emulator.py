@@ -79,10 +79,10 @@ class ServicebusEmulator(ServerProcess):
         return int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)[1])
 
 
-def shared_access_signature(resource: str, key_name: str = KEY_NAME, key: str = KEY) -> str:
+def shared_access_signature(resource: str) -> str:
     """The token that opens a resource for an hour."""
     resource, expiry = quote_plus(resource), int(time.time()) + 3600
-    signature = hmac.digest(key.encode(), f"{resource}\n{expiry}".encode(), hashlib.sha256)
+    signature = hmac.digest(KEY.encode(), f"{resource}\n{expiry}".encode(), hashlib.sha256)
     return (
-        f"SharedAccessSignature sr={resource}&sig={quote_plus(base64.b64encode(signature))}&se={expiry}&skn={key_name}"
+        f"SharedAccessSignature sr={resource}&sig={quote_plus(base64.b64encode(signature))}&se={expiry}&skn={KEY_NAME}"
     )

@@ -38,7 +38,6 @@ AT_ONCE = {
     "list_queues",
     "list_queues_runtime_properties",
     "list_rules",
-    "list_subscription_sessions",
     "list_subscriptions",
     "list_topics",
 }

@@ -284,7 +284,7 @@ export class Transaction {
     transaction.coordinator = await peer.coordinator();
     const declare = describedValue(described(0x31, types.wrap_list([null])));
     const state = await send(peer, transaction.coordinator, declare, { format: 0 });
-    if (state.name !== "declared") throw new Error(`the transaction was answered with ${JSON.stringify(state)}`);
+    if (state.name !== "declared") throw new Failure(`declare answered with ${state.name}`, state);
     transaction.id = state.id;
     return transaction;
   }
@@ -306,16 +306,9 @@ export class Transaction {
     return send(this.peer, sender, message, { state: outcome.inTransaction(this.id) });
   }
 
-  /** What becomes of the message is open until the discharge: the answer does not settle it, and rhea raises no event for it. */
-  async settle(receiver, { delivery }, inner) {
-    delivery.remote_state = undefined;
-    delivery.update(false, outcome.inTransaction(this.id, inner));
-    const deadline = Date.now() + PATIENCE_MS;
-    while (delivery.remote_state === undefined) {
-      if (Date.now() > deadline) throw new Error(`waited ${PATIENCE_MS} ms for an outcome in a transaction`);
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
-    return stateOf(delivery);
+  /** What becomes of the message is open until the discharge: the answer does not settle it. */
+  settle(receiver, taken, inner) {
+    return settle(receiver, taken, outcome.inTransaction(this.id, inner));
   }
 }
 

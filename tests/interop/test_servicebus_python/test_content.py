@@ -1,4 +1,4 @@
-"""The local Service Bus with `azure-servicebus`: whatever is in a message comes out as it went in, through both doors."""
+"""The local Service Bus with `azure-servicebus`: what is in a message comes out as it went in, through both doors."""
 
 import asyncio
 import json
