@@ -84,7 +84,7 @@ struct DataPlane {
     since: Timestamp,
 }
 
-/// The routes of the REST data plane and of the management API ([`crate::atom`]) over the namespace.
+/// The routes of the REST data plane and of the management API over the namespace.
 pub fn router(bus: ServiceBus, policy: SharedAccessPolicy) -> Router {
     let policy = Arc::new(policy);
     let since = Timestamp::now();
