@@ -8,6 +8,7 @@ use crate::{
     AcceptedSession, Changes, Error, Message, MessageState, Operation, ReceiveMode,
     ReceivedMessage, Settlement, Value,
     broker::random::Disk,
+    description::Description,
     sample::{at, message, path, queue, queues, subscription, topic},
     topology::Queue,
 };
@@ -427,4 +428,21 @@ fn a_deleted_message_that_reached_nobody_is_back_in_its_place() {
     let again = bus.locked("q");
     assert_eq!(again.message.message_id.as_deref(), Some("a"));
     assert_eq!((again.sequence_number, again.delivery_count), (1, 1));
+}
+
+#[test]
+fn a_message_that_reached_nobody_does_not_replace_one_in_another_entity_of_that_name() {
+    let mut bus = Bus::with_queue(queue("q"));
+    bus.send("q", message("old"));
+    let (now, from) = (bus.now, path("q"));
+    let mode = ReceiveMode::ReceiveAndDelete;
+    let received = bus.broker.receive_batch(now, &from, mode, None, 1).unwrap();
+    bus.broker.delete(now, &from).unwrap();
+    let again = Description::Queue(queue("q"));
+    bus.broker.create(now, again).unwrap();
+    bus.broker.undelivered(now, &from, received.clone());
+    assert!(bus.active("q").is_empty());
+    bus.send("q", message("new"));
+    bus.broker.undelivered(now, &from, received);
+    assert_eq!(bus.active("q"), ["new"]);
 }

@@ -565,3 +565,29 @@ async fn a_namespace_whose_owner_has_panicked_says_that_it_is_closed() {
     assert!(bus.is_closed());
     bus.close().await;
 }
+
+#[tokio::test]
+async fn a_session_that_is_accepted_for_someone_who_has_gone_is_free_again() {
+    let rooms = Queue {
+        requires_session: true,
+        ..queue("rooms")
+    };
+    let bus = ServiceBus::open(&queues([rooms]), None).unwrap();
+    let from = path("rooms");
+    {
+        let accepting = bus.accept_session(&from, Some("a"), Duration::ZERO);
+        let mut accepting = std::pin::pin!(accepting);
+        // Asked for, and given up before the answer; one that was there already is closed as its holder would.
+        std::future::poll_fn(|context| {
+            if let std::task::Poll::Ready(Ok(Some(accepted))) = accepting.as_mut().poll(context) {
+                bus.release_session(&from, accepted.token);
+            }
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    // What gives it back is on its way once a later command has been answered.
+    bus.entities().await.unwrap();
+    let accepted = bus.accept_session(&from, Some("a"), Duration::ZERO).await;
+    assert_eq!(accepted.unwrap().unwrap().session_id, "a");
+}

@@ -230,3 +230,22 @@ async fn credit_is_given_again_when_half_of_it_is_used() {
         (Some(500), Some(1000))
     );
 }
+
+#[tokio::test]
+async fn deliveries_that_are_aborted_do_not_use_up_the_credit_for_good() {
+    let namespace = Namespace::start().await;
+    let mut client = Client::begin(&namespace).await;
+    client.sender(0, "work").await;
+    for delivery in 0..500 {
+        let aborted = Transfer {
+            aborted: true,
+            ..transfer(0, delivery, false)
+        };
+        client
+            .send(0, Performative::Transfer(aborted), &data(b"x"))
+            .await;
+    }
+    let flow = client.flow().await;
+    assert_eq!(flow.delivery_count, Some(500));
+    assert_eq!(flow.link_credit, Some(1000));
+}

@@ -7,6 +7,7 @@ use bytes::BufMut;
 use fe2o3_amqp_types::{
     messaging::{Target, TargetArchetype},
     performatives::{Attach, Performative},
+    transaction::Coordinator,
 };
 use hmac::{Hmac, Mac};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -273,4 +274,20 @@ async fn what_is_not_understood_is_never_answered_as_done() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_coordinator_is_attached_before_any_token_and_opens_nothing() {
+    let namespace = Namespace::start().await;
+    let mut client = anonymous(&namespace).await;
+    let coordinator = TargetArchetype::Coordinator(Coordinator::new(None));
+    let attach = Attach {
+        target: Some(Box::new(coordinator)),
+        ..sender(0, "")
+    };
+    assert!(client.attach(attach).await.target.is_some());
+    client.flow().await;
+    let refused = client.attach(sender(1, "work")).await;
+    assert!(refused.target.is_none());
+    assert_eq!(client.detached().await, "amqp:unauthorized-access");
 }
