@@ -1,0 +1,119 @@
+"""What must not be open is shut, and what must be seen is watched."""
+
+import re
+
+import pytest
+from project import DEPLOYMENTS, ROOT, deployment
+
+# The parameters that are read in the modules' own main.bicep, or in public templates that name the same version.
+KNOWN_PARAMETERS = {
+    "avm/res/managed-identity/user-assigned-identity:0.5.0": "name location tags lock roleAssignments enableTelemetry federatedIdentityCredentials isolationScope",
+    "avm/res/operational-insights/workspace:0.15.1": "name location tags skuName dataRetention dailyQuotaGb features publicNetworkAccessForIngestion publicNetworkAccessForQuery diagnosticSettings enableTelemetry",
+    "avm/res/insights/component:0.7.1": "name location tags kind applicationType workspaceResourceId retentionInDays disableLocalAuth roleAssignments disableIpMasking flowType publicNetworkAccessForIngestion publicNetworkAccessForQuery samplingPercentage enableTelemetry",
+    "avm/res/service-bus/namespace:0.17.1": "name location tags skuObject zoneRedundant minimumTlsVersion alternateName premiumMessagingPartitions authorizationRules migrationConfiguration disasterRecoveryConfig diagnosticSettings lock managedIdentities roleAssignments publicNetworkAccess privateEndpoints networkRuleSets disableLocalAuth enableTelemetry queues topics customerManagedKey requireInfrastructureEncryption",
+    "avm/res/storage/storage-account:0.32.1": "name location tags kind skuName accessTier allowSharedKeyAccess defaultToOAuthAuthentication allowBlobPublicAccess minimumTlsVersion publicNetworkAccess networkAcls blobServices managementPolicyRules roleAssignments supportsHttpsTrafficOnly requireInfrastructureEncryption allowCrossTenantReplication diagnosticSettings enableTelemetry",
+    "avm/res/key-vault/vault:0.14.2": "name location tags sku enableRbacAuthorization enableSoftDelete softDeleteRetentionInDays enablePurgeProtection enableVaultForDeployment enableVaultForTemplateDeployment enableVaultForDiskEncryption publicNetworkAccess networkAcls diagnosticSettings roleAssignments secrets keys createMode enableTelemetry",
+    "avm/res/web/serverfarm:0.7.0": "name location tags kind reserved skuName skuCapacity zoneRedundant diagnosticSettings enableTelemetry",
+    "avm/res/web/site:0.24.0": "name location tags kind serverFarmResourceId httpsOnly clientAffinityEnabled publicNetworkAccess managedIdentities keyVaultAccessIdentityResourceId basicPublishingCredentialsPolicies functionAppConfig siteConfig configs outboundVnetRouting virtualNetworkSubnetResourceId privateEndpoints diagnosticSettings enableTelemetry",
+}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_modules_are_given_parameters_that_they_have(name):
+    used = {m.source.removeprefix("br/public:"): set(m.params) for m in deployment(name).modules}
+    assert used.keys() == KNOWN_PARAMETERS.keys()
+    for source, parameters in used.items():
+        assert parameters <= set(KNOWN_PARAMETERS[source].split()), source
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_storage_account(name):
+    account = deployment(name).module("avm/res/storage/storage-account")
+    assert account["allowSharedKeyAccess"] is False
+    assert account["allowBlobPublicAccess"] is False
+    assert account["minimumTlsVersion"] == "TLS1_2"
+    blobs = account["blobServices"]
+    assert blobs["deleteRetentionPolicyEnabled"] and blobs["containerDeleteRetentionPolicyEnabled"]
+    assert {c["name"]: c["publicAccess"] for c in blobs["containers"]} == {"packages": "None", "order-book": "None"}
+
+
+def test_orders_are_forgotten_only_if_that_was_said_and_the_outbox_never():
+    assert deployment("with nothing but what must be said").module("avm/res/storage/storage-account")["managementPolicyRules"] == []
+    (rule,) = deployment("with everything").module("avm/res/storage/storage-account")["managementPolicyRules"]
+    assert rule["definition"]["filters"]["prefixMatch"] == ["order-book/orders/"]
+    assert rule["definition"]["actions"] == {"baseBlob": {"delete": {"daysAfterModificationGreaterThan": 400}}}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_vault_and_the_telemetry(name):
+    vault = deployment(name).module("avm/res/key-vault/vault")
+    assert vault["enableRbacAuthorization"] and vault["enableSoftDelete"] and vault["enablePurgeProtection"]
+    assert deployment(name).module("avm/res/insights/component")["disableLocalAuth"] is True
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_app(name):
+    app = deployment(name).module("avm/res/web/site")
+    assert app["httpsOnly"] is True
+    assert {p["name"]: p["allow"] for p in app["basicPublishingCredentialsPolicies"]} == {"ftp": False, "scm": False}
+    assert app["siteConfig"]["ftpsState"] == "Disabled"
+    assert app["siteConfig"]["minTlsVersion"] == app["siteConfig"]["scmMinTlsVersion"] == "1.2"
+    assert "cors" not in app["siteConfig"]
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_everything_is_tagged_with_the_environment(name):
+    tagged = [r.body["tags"] for r in deployment(name).resources if "tags" in r.body]
+    tagged += [m.params["tags"] for m in deployment(name).modules]
+    assert len(tagged) > 12
+    assert {t["azd-env-name"] for t in tagged} == {"prod"}
+    assert deployment(name).module("avm/res/web/site")["tags"]["azd-service-name"] == "orderup"
+
+
+def alerts(name: str) -> dict:
+    kinds = ("Microsoft.Insights/metricAlerts", "Microsoft.Insights/scheduledQueryRules")
+    return {r.name.removeprefix("orderup-prod-"): r.body["properties"] for k in kinds for r in deployment(name).of_type(k)}
+
+
+def test_the_alerts_are_those_of_the_documentation():
+    text = (ROOT / "docs" / "AZURE.md").read_text()
+    section = re.search(r"## Alerts\n(.*?)\n## ", text, re.S).group(1)
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(cells))) == sorted(alerts("with everything"))
+
+
+def test_what_the_alerts_watch():
+    found = alerts("with everything")
+    metrics = {n: p["criteria"]["allOf"][0] for n, p in found.items() if "odata.type" in p["criteria"]}
+    assert {n: (m["metricName"], m["timeAggregation"], m["threshold"]) for n, m in metrics.items()} == {
+        "dead-letters": ("DeadletteredMessages", "Maximum", 0),
+        "scheduled-messages": ("ScheduledMessages", "Maximum", 500),
+        "server-errors": ("ServerErrors", "Total", 0),
+        "throttled-requests": ("ThrottledRequests", "Total", 0),
+    }
+    for metric in metrics.values():
+        assert metric["dimensions"] == [{"name": "EntityName", "operator": "Include", "values": ["*"]}]
+    for alert in found.values():
+        assert alert["enabled"] is True
+        for document in re.findall(r"docs/[A-Z-]+\.md", alert["description"]):
+            assert (ROOT / document).is_file(), document
+
+
+def test_log_alerts_ask_for_words_that_the_handler_writes():
+    queries = {n: p["criteria"]["allOf"][0]["query"] for n, p in alerts("with everything").items() if "displayName" in p}
+    source = "".join(path.read_text() for path in (ROOT / "src").glob("*.rs"))
+    assert 'line.outcome == "later" and toint(line.span.generation) >= 8' in queries["put-off-for-long"]
+    assert 'outcome = "later"' in source and "generation = field::Empty" in source
+    # The span is an object of the line, and the event's own fields are beside its level.
+    assert ".with_current_span(true)" in source and ".flatten_event(true)" in source
+    assert 'line.level == "ERROR"' in queries["error-lines"]
+
+
+def test_somebody_is_told():
+    (group,) = deployment("with everything").of_type("Microsoft.Insights/actionGroups")
+    assert group.body["properties"]["emailReceivers"][0]["emailAddress"] == "operators@shop.example"
+    for alert in alerts("with everything").values():
+        actions = alert["actions"]
+        ids = actions["actionGroups"] if isinstance(actions, dict) else [a["actionGroupId"] for a in actions]
+        assert ids == [group.id]
+    assert deployment("with nothing but what must be said").of_type("Microsoft.Insights/actionGroups") == []
