@@ -42,6 +42,14 @@ var namespaceAlerts = [
     severity: 2
   }
   {
+    name: 'size'
+    description: 'A queue or topic is four fifths full. What it does not take goes to the outbox. See docs/OUTAGES.md.'
+    metric: 'Size'
+    aggregation: 'Maximum'
+    threshold: 4294967296
+    severity: 1
+  }
+  {
     name: 'server-errors'
     description: 'Service Bus fails. Orders go to the outbox meanwhile. See docs/OUTAGES.md.'
     metric: 'ServerErrors'

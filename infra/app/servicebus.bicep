@@ -1,8 +1,8 @@
 // The Service Bus namespace, with the topology of servicebus.json, which the emulator and the tests read too.
 //
 // The entities are resources of this file and not parameters of the module: each property of servicebus.json is named
-// here once, and nothing else is set, so that no default of a module (a subscription that deletes itself when it is
-// idle, for one) gets between the file and Azure.
+// here once, so that no default of a module (a subscription that deletes itself when it is idle, for one) gets between the
+// file and Azure. Beside them only what the emulator's format has no word for is set.
 //
 // A new subscription gets a match-all rule `$Default` from Azure. Ours have names of their own, because a rule that is
 // written to the name `$Default` has been seen to be gone afterwards, and a subscription without rules takes nothing.
@@ -22,6 +22,9 @@ param tags object
 
 @description('Id of the Log Analytics workspace that gets the namespace\'s operational logs.')
 param workspaceId string
+
+// The most that Standard has, and no dearer than less: the messages of an outage of days must fit in.
+var maxSizeInMegabytes = 5120
 
 var topology = loadJsonContent('../../servicebus.json').UserConfig.Namespaces[0]
 
@@ -79,6 +82,7 @@ resource queue 'Microsoft.ServiceBus/namespaces/queues@2024-01-01' = [
       forwardTo: empty(item.Properties.ForwardTo) ? null : item.Properties.ForwardTo
       lockDuration: item.Properties.LockDuration
       maxDeliveryCount: item.Properties.MaxDeliveryCount
+      maxSizeInMegabytes: maxSizeInMegabytes
       requiresDuplicateDetection: item.Properties.RequiresDuplicateDetection
       requiresSession: item.Properties.RequiresSession
     }
@@ -94,6 +98,7 @@ resource topic 'Microsoft.ServiceBus/namespaces/topics@2024-01-01' = [
     properties: {
       defaultMessageTimeToLive: item.Properties.DefaultMessageTimeToLive
       duplicateDetectionHistoryTimeWindow: item.Properties.DuplicateDetectionHistoryTimeWindow
+      maxSizeInMegabytes: maxSizeInMegabytes
       requiresDuplicateDetection: item.Properties.RequiresDuplicateDetection
     }
     dependsOn: [

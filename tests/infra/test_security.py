@@ -88,6 +88,7 @@ def test_what_the_alerts_watch():
     assert {n: (m["metricName"], m["timeAggregation"], m["threshold"]) for n, m in metrics.items()} == {
         "dead-letters": ("DeadletteredMessages", "Maximum", 0),
         "scheduled-messages": ("ScheduledMessages", "Maximum", 500),
+        "size": ("Size", "Maximum", 4 * 1024**3),
         "server-errors": ("ServerErrors", "Total", 0),
         "throttled-requests": ("ThrottledRequests", "Total", 0),
     }
