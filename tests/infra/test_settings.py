@@ -75,7 +75,8 @@ def test_every_setting_of_the_readme_can_be_given_or_is_set_by_hand():
     assert {"EMAIL_PROVIDER", "TILL_TOKEN", "ORDER_BOOK"} <= settings
     given = set().union(*(app_settings(name) for name in DEPLOYMENTS))
     # Values such as `acs` and `square` are words of the table too, and are read by the handler.
-    missing = {s for s in settings - given if s != s.lower()}
+    # OpenTelemetry's own variables are off until somebody sets them, by hand.
+    missing = {s for s in settings - given if s != s.lower() and not s.startswith("OTEL_")}
     assert missing == BY_HAND.keys() & settings, missing ^ (BY_HAND.keys() & settings)
     assert BY_HAND.keys() & given == set()
 
