@@ -20,6 +20,7 @@ use crate::{
     orders_topic::{Outgoing, PropertyValue, PublishError},
     outbox,
     problem::Problem,
+    problem_type::ProblemType,
     properties::{DIAGNOSTIC_ID, GENERATION, TRACEPARENT},
     request::{LONGEST_BODY, too_large},
     trace::{self, TraceParent},
@@ -181,6 +182,7 @@ fn not_taken(error: &PublishError) -> Problem {
         | PublishError::Unreachable { .. }
         | PublishError::Unanswered { .. }
         | PublishError::NoToken(_) => Problem::try_again(
+            ProblemType::NotTaken,
             "This could not be taken just now. Please send the same request again; with the same \
              `Idempotency-Key` an order is not taken twice within ten minutes.",
             error.retry_after().unwrap_or(TRY_AGAIN),

@@ -34,6 +34,7 @@ use crate::{
     },
     order_status::may_be_on_its_way,
     problem::Problem,
+    problem_type::ProblemType,
     request,
     till_facts::PAID,
 };
@@ -54,7 +55,7 @@ pub async fn cancel(
     request::answer("cancel", &headers, async {
         let Ok(Path(order_id)) = order_id else {
             let detail = "The order id in the path is not a UUID.";
-            return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+            return Err(Problem::new(ProblemType::OrderNotFound, detail));
         };
         let order_id = OrderId(order_id);
         request::record_order(order_id);
@@ -112,12 +113,13 @@ async fn find(app: &App, order_id: OrderId, snapshot: Option<Order>) -> Result<K
             || may_be_on_its_way(order_id, OffsetDateTime::now_utc());
         if !may_come {
             let detail = "There is no order of this id in the order book.";
-            return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+            return Err(Problem::new(ProblemType::OrderNotFound, detail));
         }
         if started.elapsed() >= WAIT {
             let detail = "The order is not in the order book yet. If it was accepted, it will be within seconds: please \
                           send the same request again.";
             return Err(Problem::try_again(
+                ProblemType::OrderNotInBookYet,
                 detail,
                 TRY_AGAIN,
                 "not in the order book yet",
@@ -129,7 +131,12 @@ async fn find(app: &App, order_id: OrderId, snapshot: Option<Order>) -> Result<K
 
 fn unavailable(error: &BookError) -> Problem {
     let detail = "The order book does not answer just now. Please send the same request again.";
-    Problem::try_again(detail, TRY_AGAIN, error.to_string())
+    Problem::try_again(
+        ProblemType::OrderBookUnavailable,
+        detail,
+        TRY_AGAIN,
+        error.to_string(),
+    )
 }
 
 /// Decides that the order is cancelled, unless it has gone to the till. The cancellation that counts is the first one, with
@@ -199,7 +206,7 @@ async fn too_late(book: &OrderBook, order_id: OrderId, charged_at: OffsetDateTim
             written(charged_at)
         ),
     };
-    Problem::new(StatusCode::CONFLICT, detail)
+    Problem::new(ProblemType::TooLateToCancel, detail)
 }
 
 fn accepted(order_id: OrderId) -> impl IntoResponse {

@@ -22,6 +22,7 @@ use crate::{
     order_token::OrderTokens,
     place_order::PlaceOrder,
     problem::Problem,
+    problem_type::ProblemType,
     request,
 };
 
@@ -74,7 +75,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     };
     let invalid = || {
         Problem::new(
-            StatusCode::BAD_REQUEST,
+            ProblemType::InvalidIdempotencyKey,
             "There should be one `Idempotency-Key` header of at most 255 printable ASCII characters, bare or in double \
              quotes.",
         )

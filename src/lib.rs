@@ -3,9 +3,9 @@
 //! This crate is the custom handler behind the Azure Functions host, which posts each invocation to a route that has
 //! the function's name. The modules, from the outside in:
 //!
-//! - the functions, one file each: [`checkout`], [`cancel`], [`order_status`], [`notify`], [`vendor_notify`], [`till`], [`book`],
-//!   [`outbox`];
-//! - the two protocols they answer: [`request`] (HTTP API, with [`problem`]) and [`invocation`] (triggers);
+//! - the functions, one file each: [`checkout`], [`cancel`], [`order_status`], [`problem_page`], [`notify`], [`vendor_notify`],
+//!   [`till`], [`book`], [`outbox`];
+//! - the two protocols they answer: [`request`] (HTTP API, with [`problem`] and [`problem_type`]) and [`invocation`] (triggers);
 //! - a triggered delivery from end to end: [`delivery`], which asks [`history`] what a message's past is, [`outcome`] what
 //!   becomes of it, and [`redelivery`] for the copies in which it goes on, which [`patience`] puts onto the bus;
 //! - when anybody may be called: [`channel`], with its [`breaker`] and [`rate_limit`], and [`retry_policy`];
@@ -17,7 +17,7 @@
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::{StatusCode, Uri},
+    http::Uri,
     middleware::map_request,
     routing::{get, post},
 };
@@ -78,6 +78,8 @@ pub mod patience;
 pub mod place_order;
 pub mod pos;
 pub mod problem;
+pub mod problem_page;
+pub mod problem_type;
 pub mod properties;
 mod provider_http;
 pub mod public_address;
@@ -127,6 +129,7 @@ use order_token::OrderTokens;
 use orders_topic::OrdersTopic;
 use outbox::Unrecorded;
 use problem::Problem;
+use problem_type::ProblemType;
 use rate_limit::RateLimit;
 use retry_policy::RetryPolicy;
 use till::Till;
@@ -267,16 +270,17 @@ fn routes(app: App) -> Router {
         .route("/api/orders/{order_id}/cancel", post(cancel::cancel))
         .route("/api/orders/{order_id}", get(order_status::order))
         .route("/api/orders/{order_id}/status", order_status)
+        .route("/api/problems/{name}", get(problem_page::problem_page))
         .route("/notify", post(notify::notify))
         .route("/vendor-notify", post(vendor_notify::vendor_notify))
         .route("/till", post(till::till))
         .route("/book", post(book::book))
         .route("/outbox", post(outbox::outbox))
         .layer(DefaultBodyLimit::max(LONGEST_ENVELOPE))
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is nothing here."))
+        .fallback(async || Problem::new(ProblemType::NotFound, "There is nothing here."))
         .method_not_allowed_fallback(async || {
             Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
+                ProblemType::MethodNotAllowed,
                 "This route does not take that method.",
             )
         })

@@ -24,6 +24,7 @@ use crate::{
     order_book::{self, BookError, OrderBook},
     order_token::OrderTokens,
     problem::Problem,
+    problem_type::ProblemType,
     request,
     timeline::{self, Contents},
 };
@@ -77,7 +78,7 @@ pub async fn order_status(
             // With 401 its caller would look for a token that nobody can have.
             let detail = "No order has a token here, because ORDER_TOKEN_SECRET is not set. With a key of the app, its \
                  status is at `/api/orders/{orderId}`.";
-            return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+            return Err(Problem::new(ProblemType::NoOrderTokens, detail));
         };
         if !is_proven(tokens, order, &uri, &headers) {
             return Ok(unauthorized());
@@ -128,7 +129,7 @@ async fn answer(book: &OrderBook, asked: Asked, headers: &HeaderMap) -> Result<R
     if !is_there && !asked.is_proven && !may_be_on_its_way(order, asked.now) {
         let detail = "There is no order of that id. One that was sent with an `Idempotency-Key` may be on its way for \
              some seconds.";
-        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+        return Err(Problem::new(ProblemType::OrderNotFound, detail));
     }
     let told = timeline::tell(order, &names, &contents, asked.link);
     let body = serde_json::to_vec(&told).expect("a timeline is made of plain values");
@@ -156,10 +157,11 @@ fn problem(error: &BookError) -> Problem {
     match error {
         // Nothing is out of order, and nothing will be there later.
         BookError::NotKept => Problem::new(
-            StatusCode::NOT_FOUND,
+            ProblemType::NoOrderBook,
             "No order book is kept here (see ORDER_BOOK), and so no order's status is known.",
         ),
         BookError::Store(_) | BookError::Corrupt { .. } => Problem::try_again(
+            ProblemType::OrderBookUnavailable,
             "The order book does not answer just now. That says nothing about the order; please ask again.",
             TRY_AGAIN,
             error.to_string(),
@@ -207,7 +209,7 @@ fn is_known(etag: &str, headers: &HeaderMap) -> bool {
 fn read_id(order_id: &Result<Path<Uuid>, PathRejection>) -> Result<OrderId, Problem> {
     let Ok(Path(order_id)) = *order_id else {
         let detail = "The order id in the path is not a UUID.";
-        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+        return Err(Problem::new(ProblemType::OrderNotFound, detail));
     };
     let order = OrderId(order_id);
     request::record_order(order);
@@ -230,7 +232,7 @@ fn is_proven(tokens: &OrderTokens, order: OrderId, uri: &Uri, headers: &HeaderMa
 /// The same whether there is such an order or not.
 fn unauthorized() -> Response {
     let detail = "This needs the order's token, which checkout has answered with: `Authorization: Bearer …`, or `?token=…`.";
-    let mut response = Problem::new(StatusCode::UNAUTHORIZED, detail).into_response();
+    let mut response = Problem::new(ProblemType::OrderTokenRequired, detail).into_response();
     let challenge = HeaderValue::from_static("Bearer");
     response
         .headers_mut()

@@ -1,20 +1,21 @@
 //! The error answers of the HTTP API: `application/problem+json` (RFC 9457).
 //!
-//! A problem says what the caller can do about it. Nothing that the caller sent is repeated.
+//! A problem says what the caller can do about it, and its `type` leads to a page that says more. Nothing that the caller
+//! sent is repeated.
 
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use crate::fields::FieldError;
+use crate::{fields::FieldError, problem_type::ProblemType};
 
 #[derive(Debug)]
 pub struct Problem {
-    status: StatusCode,
+    kind: ProblemType,
     detail: String,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
@@ -22,9 +23,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
         Self {
-            status,
+            kind,
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
@@ -37,14 +38,15 @@ impl Problem {
         Self {
             errors,
             ..Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
+                ProblemType::InvalidFields,
                 "Some fields are not valid; see `errors`.",
             )
         }
     }
 
-    /// 503: the caller should try the same request again, not before `retry_after`. The cause is for our log.
+    /// One of the 503: the caller should try the same request again, not before `retry_after`. The cause is for our log.
     pub fn try_again(
+        kind: ProblemType,
         detail: impl Into<String>,
         retry_after: Duration,
         cause: impl Into<String>,
@@ -52,7 +54,7 @@ impl Problem {
         Self {
             retry_after: Some(retry_after),
             cause: Some(cause.into()),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            ..Self::new(kind, detail)
         }
     }
 
@@ -61,7 +63,7 @@ impl Problem {
         Self {
             cause: Some("the function panicked".to_owned()),
             ..Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
+                ProblemType::InternalError,
                 "Something is wrong on our side. Please send the same request again.",
             )
         }
@@ -86,15 +88,15 @@ impl IntoResponse for Problem {
         }
 
         let body = Body {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
+            r#type: &self.kind.uri(),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
             detail: &self.detail,
             errors: &self.errors,
         };
         let body = serde_json::to_string(&body).expect("a problem is made of plain values");
         let mut response = (
-            self.status,
+            self.kind.status(),
             [(header::CONTENT_TYPE, "application/problem+json")],
             body,
         )

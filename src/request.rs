@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -21,6 +21,7 @@ use crate::{
     json,
     order::OrderId,
     problem::Problem,
+    problem_type::ProblemType,
 };
 
 /// The longest body that is read: what a Service Bus message can hold in the Standard tier. An event is hardly
@@ -100,31 +101,31 @@ pub async fn json(headers: &HeaderMap, body: Body) -> Result<Value, Problem> {
         .await
         .map_err(|_| {
             let detail = "The body did not come in time.";
-            Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+            Problem::new(ProblemType::BodyTimeout, detail)
         })??;
     if media_type != "application/json"
         && !(media_type.starts_with("application/") && media_type.ends_with("+json"))
     {
         return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ProblemType::UnsupportedMediaType,
             "The body should be JSON, with `Content-Type: application/json`.",
         ));
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ProblemType::UnsupportedMediaType,
             "The body should be sent as it is, without `Content-Encoding`.",
         ));
     }
     if bytes.is_empty() {
         return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
+            ProblemType::InvalidJson,
             "The body is empty; it should be JSON.",
         ));
     }
     json::parse(&bytes).map_err(|error| {
         Problem::new(
-            StatusCode::BAD_REQUEST,
+            ProblemType::InvalidJson,
             format!("The body is not JSON: {error}."),
         )
     })
@@ -135,7 +136,10 @@ async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Problem::new(StatusCode::BAD_REQUEST, "The body ended before its time.")
+            Problem::new(
+                ProblemType::IncompleteBody,
+                "The body ended before its time.",
+            )
         })?;
         let Some(data) = frame.data_ref() else {
             continue;
@@ -156,7 +160,7 @@ async fn read(mut body: Body) -> Result<Vec<u8>, Problem> {
 /// 413, for a body that no message can hold.
 pub fn too_large() -> Problem {
     Problem::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
+        ProblemType::TooLarge,
         format!("The order is larger than the {LONGEST_BODY} bytes that a message can hold."),
     )
 }

@@ -38,10 +38,8 @@ async fn every_function_has_a_route() {
         let path = match trigger["type"].as_str().unwrap() {
             "httpTrigger" => {
                 let route = trigger["route"].as_str().unwrap();
-                format!(
-                    "/api/{}",
-                    route.replace("{orderId:guid}", "01935a1e-9c00-7000-8000-000000000001")
-                )
+                let route = route.replace("{orderId:guid}", "01935a1e-9c00-7000-8000-000000000001");
+                format!("/api/{}", route.replace("{name}", "not-found"))
             }
             "serviceBusTrigger" | "timerTrigger" => format!("/{name}"),
             other => panic!("{name} has a trigger of type {other}"),
@@ -76,6 +74,7 @@ fn every_route_has_a_function() {
             "order",
             "order-status",
             "outbox",
+            "problem",
             "till",
             "vendor-notify"
         ]
@@ -93,6 +92,7 @@ fn every_route_has_a_function() {
             "/api/orders/{order_id}/cancel",
             "/api/orders/{order_id}",
             "/api/orders/{order_id}/status",
+            "/api/problems/{name}",
             "/notify",
             "/vendor-notify",
             "/till",
