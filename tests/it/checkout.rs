@@ -447,6 +447,11 @@ async fn other_routes_and_methods_get_a_problem() {
         .unwrap();
     assert_eq!(get.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(get.headers()["content-type"], "application/problem+json");
+    assert_eq!(get.headers()["allow"], "POST");
+    assert_eq!(
+        json_of(get).await["type"],
+        "/api/problems/method-not-allowed"
+    );
     // The names of triggered functions are matched in exact case, as the host sends them.
     for path in [
         "/checkout",

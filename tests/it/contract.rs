@@ -13,7 +13,7 @@ fn function_json(function: &str) -> Option<Value> {
     Some(serde_json::from_str(&text).unwrap())
 }
 
-fn functions() -> Vec<(String, Value)> {
+pub fn functions() -> Vec<(String, Value)> {
     let root = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
     let mut functions: Vec<_> = root
         .filter_map(|entry| {

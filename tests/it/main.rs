@@ -3,6 +3,9 @@
 #![expect(unreachable_pub, reason = "the modules of a test binary are its own")]
 
 mod acs;
+mod api_answers;
+mod api_document;
+mod asyncapi;
 mod audit;
 mod azurite;
 mod book_store;
@@ -19,6 +22,8 @@ mod handler;
 mod http_client;
 mod identity;
 mod kills;
+mod openapi;
+mod openapi_requests;
 mod order_book;
 mod order_status;
 mod orders_topic;
@@ -26,10 +31,12 @@ mod outages;
 mod outbox;
 mod pos;
 mod pos_till;
+mod problems;
 mod process;
 mod provider;
 mod recovery;
 mod resend;
+mod schema_probes;
 mod scripted_server;
 mod sendgrid;
 mod service_bus;
