@@ -1,4 +1,4 @@
-"""Prism (npm): a mock server that holds each request against an OpenAPI document."""
+"""Prism (npm): a server that holds each request against an OpenAPI document, and as a proxy each answer as well."""
 
 from pathlib import Path
 
@@ -46,3 +46,15 @@ class _PassedRequest:
     def _finished(self):
         log = self.prism.output()[self.start :]
         return log if "Responding with" in log or "error" in log else None
+
+
+class PrismProxy(ServerProcess):
+    """Prism between a caller and a server: what is not as the document has it gets an answer of Prism's own."""
+
+    def __init__(self, document: Path, upstream: str):
+        self.url = f"http://127.0.0.1:{free_port()}"
+        command = [
+            "node", MODULES / "@stoplight/prism-cli/dist/index.js",
+            "proxy", "--errors", "-h", "127.0.0.1", "-p", self.url.rpartition(":")[2], document, upstream,
+        ]  # fmt: skip
+        super().__init__("prism-proxy", command, f"{self.url}/", node_environment())

@@ -137,3 +137,36 @@ fn a_closed_schema_takes_nothing_that_is_not_in_the_document() {
     assert!(ApiDocument::openapi().schema(money).allows(&value));
     assert!(!ApiDocument::openapi().closed().schema(money).allows(&value));
 }
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn each_reference(document: &ApiDocument, node: &Value, found: &mut usize) {
+        if let Some(reference) = node.get("$ref") {
+            let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
+            document.at(pointer);
+            *found += 1;
+        }
+        match node {
+            Value::Object(members) => {
+                for node in members.values() {
+                    each_reference(document, node, found);
+                }
+            }
+            Value::Array(elements) => {
+                for node in elements {
+                    each_reference(document, node, found);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    for document in [
+        ApiDocument::openapi(),
+        ApiDocument::vendor(),
+        ApiDocument::asyncapi(),
+    ] {
+        let mut found = 0;
+        each_reference(&document, &document.json, &mut found);
+        assert!(found > 10, "{found}");
+    }
+}

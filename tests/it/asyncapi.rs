@@ -16,14 +16,17 @@ use crate::{
 
 const ORDER: &str = "01935a1e-9c00-7000-8000-000000000001";
 
-/// Headers of each request to Service Bus's REST API, which are no properties.
-const OF_HTTP: [&str; 7] = [
+/// Headers of requests and answers of Service Bus's REST API, which are no properties.
+const OF_HTTP: [&str; 10] = [
     "accept",
     "authorization",
     "brokerproperties",
     "content-length",
     "content-type",
+    "date",
     "host",
+    "location",
+    "transfer-encoding",
     "user-agent",
 ];
 
@@ -34,27 +37,37 @@ impl Messages {
         Self(ApiDocument::asyncapi().closed())
     }
 
+    /// Holds application properties against those of the message.
+    #[track_caller]
+    fn check_properties(&self, name: &str, headers: &HeaderMap) {
+        let place = format!("/components/messages/{name}/headers");
+        let documented = self.0.at(&place)["properties"].as_object().unwrap();
+        let mut properties = Map::new();
+        for (header, value) in headers {
+            let header = header.as_str();
+            if OF_HTTP.contains(&header) {
+                continue;
+            }
+            // They compare without regard to case.
+            let mut names = documented.keys();
+            let known = names.find(|name| name.eq_ignore_ascii_case(header));
+            // A text is in quotes, and a number is not.
+            let value = value.to_str().unwrap();
+            let value = serde_json::from_str(value).unwrap_or_else(|_| panic!("{header}: {value}"));
+            properties.insert(known.map_or(header, |known| known).to_owned(), value);
+        }
+        self.0.schema(&place).assert(&properties.into());
+    }
+
     /// Holds what came to the bus against the message of that name.
     #[track_caller]
     fn check(&self, name: &str, sent: &Received) {
         let place = format!("/components/messages/{name}");
         let message = self.0.at(&place);
         assert_eq!(sent.path_and_query, "/orders/messages");
-        let mut properties = Map::new();
-        for (header, value) in &sent.headers {
-            if OF_HTTP.contains(&header.as_str()) {
-                continue;
-            }
-            // A text is in quotes, and a number is not.
-            let value = value.to_str().unwrap();
-            let value = serde_json::from_str(value).unwrap_or_else(|_| panic!("{header}: {value}"));
-            properties.insert(header.to_string(), value);
-        }
+        self.check_properties(name, &sent.headers);
         let mut broker: Value = serde_json::from_str(sent.header("brokerproperties")).unwrap();
         broker["ContentType"] = sent.header("content-type").into();
-        self.0
-            .schema(&format!("{place}/headers"))
-            .assert(&properties.into());
         self.0
             .schema(&format!("{place}/x-broker-properties"))
             .assert(&broker);
@@ -72,6 +85,12 @@ impl Messages {
             assert_eq!(name, "condemnedCopy");
         }
     }
+}
+
+/// Holds a copy that `orderup dead-letters replay` has made against the document, as it was received.
+#[track_caller]
+pub fn check_replay(headers: &HeaderMap) {
+    Messages::new().check_properties("replay", headers);
 }
 
 /// Examples of a message: their properties and bodies.
@@ -304,6 +323,19 @@ fn the_properties_are_those_that_the_code_knows() {
         }
     }
     assert_eq!(used, known);
+}
+
+#[test]
+fn the_reasons_are_those_for_which_the_code_gives_up() {
+    let source = include_str!("../../src/outcome.rs");
+    let names = source.lines().filter_map(|line| {
+        let (variant, name) = line.trim().strip_prefix("Self::")?.split_once(" => \"")?;
+        let name = name.strip_suffix("\",")?;
+        (variant == name).then(|| Value::from(name))
+    });
+    let document = ApiDocument::asyncapi();
+    let documented = document.at("/components/schemas/property-dead-letter-reason/enum");
+    assert_eq!(documented, &Value::from(names.collect::<Vec<_>>()));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    asyncapi::check_replay,
     scripted_server::{Received, Reply, ScriptedServer},
     service_bus::ServiceBus,
 };
@@ -230,6 +231,7 @@ async fn a_replayed_dead_letter_reaches_its_audience_only_and_begins_anew() {
     ] {
         assert_eq!(copy.property(name), value, "{name}");
     }
+    check_replay(&copy.headers);
     assert!(bus.receive("notifications", 0).await.is_none());
 
     // It dies again, and is a dead letter like any other.
