@@ -23,6 +23,7 @@ mod http_client;
 mod identity;
 mod kills;
 mod openapi;
+mod openapi_answers;
 mod openapi_requests;
 mod order_book;
 mod order_status;
