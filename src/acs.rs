@@ -25,7 +25,7 @@ use crate::{
     config::{ConfigError, Settings},
     email::{Email, EmailError, Mailbox, Sender},
     http_client,
-    identity::{ACS_EMAIL_SCOPE, Identity, IdentitySource},
+    identity::{ACS_EMAIL_SCOPE, ACS_EMAIL_SCOPE_US, Identity, IdentitySource},
     provider_http::{self, Answer},
 };
 
@@ -73,7 +73,16 @@ impl AcsClient {
             (None, Some(endpoint)) => {
                 let base = provider_http::base_url("ACS_ENDPOINT", &endpoint)?;
                 let source = IdentitySource::read(settings, "ACS")?;
-                let identity = Identity::new(source, ACS_EMAIL_SCOPE, http);
+                let is_us = Url::parse(&base).is_ok_and(|url| {
+                    url.host_str()
+                        .is_some_and(|host| host.ends_with(".azure.us"))
+                });
+                let scope = if is_us {
+                    ACS_EMAIL_SCOPE_US
+                } else {
+                    ACS_EMAIL_SCOPE
+                };
+                let identity = Identity::new(source, scope, http);
                 (base, Credential::Identity(identity))
             }
             _ => {

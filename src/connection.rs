@@ -296,7 +296,8 @@ mod tests {
         assert_eq!(
             source,
             IdentitySource::Managed {
-                client_id: Some("client-1".to_owned())
+                client_id: Some("client-1".to_owned()),
+                setting: "ServiceBusConnection__clientId".to_owned(),
             }
         );
     }

@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use azure_core::error::ErrorKind;
@@ -15,8 +15,10 @@ use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
 use azure_core::http::{AsyncRawResponse, Body, Request};
 use reqwest::{header, redirect};
 use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
 
 use crate::config::{ConfigError, Settings};
+use crate::retry;
 
 /// Azure's front ends and the providers answer a SYN within a round trip; 3 s is one lost SYN and its repetition.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,8 +29,8 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(30);
 /// Below the four minutes after which Azure's load balancers forget an idle connection without a word.
 const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 
-/// One request for a token; `azure_identity` repeats it.
-const TOKEN_REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// One request for a token; `azure_identity` repeats it. A first token takes an identity endpoint some seconds now and then.
+const TOKEN_REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A token and what comes with it take some kilobytes.
 const LONGEST_TOKEN_ANSWER: usize = 64 * 1024;
@@ -135,6 +137,30 @@ impl fmt::Debug for EntraTransport {
     }
 }
 
+/// Whoever gives out tokens wants to be left alone for so long, five minutes at most with us ([`crate::kept_token`]).
+#[derive(Debug, Error)]
+#[error("answered {1}, and asks to wait {wait} s", wait = .0.as_secs())]
+pub struct AskedToWait(pub Duration, u16);
+
+/// The answer without the two things we sent that nobody else may know: an endpoint may repeat them, and its words are logged.
+fn without_our_secrets(body: &[u8], request: &Request, form: &[u8]) -> Vec<u8> {
+    let header = request
+        .headers()
+        .iter()
+        .find(|(name, _)| name.as_str() == "x-identity-header")
+        .map(|(_, value)| value.as_str().to_owned());
+    let assertion = form_urlencoded::parse(form)
+        .find(|(name, _)| name == "client_assertion")
+        .map(|(_, value)| value.trim().to_owned());
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for secret in header.into_iter().chain(assertion) {
+        if !secret.is_empty() {
+            text = text.replace(&secret, "[removed]");
+        }
+    }
+    text.into_bytes()
+}
+
 #[async_trait]
 impl azure_core::http::HttpClient for EntraTransport {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
@@ -174,11 +200,26 @@ impl azure_core::http::HttpClient for EntraTransport {
                 );
             }
         }
-        let status = response.status().as_u16().into();
-        let body = read_at_most(&mut response, LONGEST_TOKEN_ANSWER)
+        let status = response.status().as_u16();
+        // The credential would sleep for as long as that, with everybody waiting for it.
+        if matches!(status, 429 | 503)
+            && let Some(wait) = response
+                .headers()
+                .get(header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|value| retry::retry_after(value, SystemTime::now()))
+        {
+            let asked = AskedToWait(wait, status);
+            return Err(azure_core::Error::new(ErrorKind::Other, asked));
+        }
+        let status = status.into();
+        let mut answer = read_at_most(&mut response, LONGEST_TOKEN_ANSWER)
             .await
             .map_err(failed)?;
-        Ok(AsyncRawResponse::from_bytes(status, headers, body))
+        if !response.status().is_success() {
+            answer = without_our_secrets(&answer, request, body);
+        }
+        Ok(AsyncRawResponse::from_bytes(status, headers, answer))
     }
 }
 

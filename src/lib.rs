@@ -63,6 +63,7 @@ pub mod http_client;
 pub mod identity;
 pub mod invocation;
 pub mod json;
+mod kept_token;
 pub mod locale;
 pub mod notify;
 pub mod order;

@@ -20,7 +20,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
-use tracing::{error, info, warn};
+use tracing::{error, info, level_filters::LevelFilter, warn};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Below the 30 seconds after which Kubernetes kills; no invocation of ours takes so long unless somebody stalls.
 const LONGEST_STOP: Duration = Duration::from_secs(28);
@@ -33,6 +34,8 @@ async fn main() -> ExitCode {
     if arguments.peek().is_some() {
         return command(arguments).await;
     }
+    // Only what we say ourselves: a dependency's line may hold a URL, a header or a name.
+    let ours = Targets::new().with_target("orderup", LevelFilter::INFO);
     // The host takes each line on stdout for information and each on stderr for an error, so the level is in the line.
     tracing_subscriber::fmt()
         .json()
@@ -41,6 +44,8 @@ async fn main() -> ExitCode {
         .with_span_list(false)
         .with_target(false)
         .with_writer(io::stdout)
+        .finish()
+        .with(ours)
         .init();
     // The message of a panic may hold anything, a customer's name for one; its place is enough to find it.
     std::panic::set_hook(Box::new(|panic| {

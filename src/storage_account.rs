@@ -506,7 +506,8 @@ mod tests {
                 panic!("there is an identity");
             };
             let client_id = Some("client-1".to_owned());
-            assert_eq!(source, IdentitySource::Managed { client_id });
+            let setting = "AzureWebJobsStorage__clientId".to_owned();
+            assert_eq!(source, IdentitySource::Managed { client_id, setting });
         }
         // As in the host.
         let both = container([(CONNECTION, AZURE), (ACCOUNT_NAME, "ignored")]);
