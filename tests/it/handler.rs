@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
     task::JoinHandle,
 };
@@ -32,7 +32,7 @@ pub struct Handler {
     pub inside: TcpListener,
     pub http: reqwest::Client,
     child: Child,
-    stdout: Arc<Mutex<Vec<String>>>,
+    printed: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<()>,
 }
 
@@ -71,15 +71,14 @@ impl Handler {
             .env("VENDORS_FILE", vendors_file)
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let stdout = Arc::new(Mutex::new(Vec::new()));
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let kept = stdout.clone();
+        let printed = Arc::new(Mutex::new(Vec::new()));
+        let stdout = read(child.stdout.take().unwrap(), printed.clone());
+        let stderr = read(child.stderr.take().unwrap(), printed.clone());
         let reader = tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                kept.lock().unwrap().push(line);
-            }
+            tokio::join!(stdout, stderr);
         });
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -103,7 +102,7 @@ impl Handler {
             inside,
             http,
             child,
-            stdout,
+            printed,
             reader,
         }
     }
@@ -170,7 +169,7 @@ impl Handler {
     pub async fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().await.unwrap();
         (&mut self.reader).await.unwrap();
-        let lines = std::mem::take(&mut *self.stdout.lock().unwrap());
+        let lines = std::mem::take(&mut *self.printed.lock().unwrap());
         (status, lines)
     }
 
@@ -180,6 +179,14 @@ impl Handler {
         let (status, lines) = self.ended().await;
         assert!(status.success(), "{status}");
         lines
+    }
+}
+
+/// Keeps all lines until the end.
+async fn read(stream: impl AsyncRead + Unpin, kept: Arc<Mutex<Vec<String>>>) {
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        kept.lock().unwrap().push(line);
     }
 }
 

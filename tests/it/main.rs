@@ -9,6 +9,7 @@ mod asyncapi;
 mod audit;
 mod azurite;
 mod book_store;
+mod canaries;
 mod cancel_by_id;
 mod chaos;
 mod checkout;

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -23,6 +23,8 @@ pub(crate) enum Reply {
         body: String,
     },
     Echo(u16),
+    /// Repeats the whole request wherever a service's error has words: the errors of everybody we talk to, in one.
+    Mirror(u16),
     Hang,
     /// Waits until somebody says so, then answers.
     Held(Arc<Notify>, u16, String),
@@ -148,6 +150,7 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let echo = format!("<Error><Detail>{:?}</Detail></Error>", head.headers);
+    let mirror = mirror(&head.headers, &body);
     let once = script.once.lock().unwrap().pop_front();
     let reply = once.unwrap_or_else(|| {
         let mut replies = script.replies.lock().unwrap();
@@ -181,6 +184,11 @@ async fn answer(
             .status(status)
             .body(Body::from(echo))
             .unwrap(),
+        Reply::Mirror(status) => Response::builder()
+            .status(status)
+            .header("content-type", "application/problem+json")
+            .body(Body::from(mirror))
+            .unwrap(),
         Reply::Hang => std::future::pending().await,
         Reply::Held(release, status, body) => {
             release.notified().await;
@@ -190,4 +198,15 @@ async fn answer(
                 .unwrap()
         }
     }
+}
+
+fn mirror(headers: &HeaderMap, body: &[u8]) -> String {
+    let said = format!("{headers:?} {}", String::from_utf8_lossy(body));
+    let error =
+        json!({ "category": said, "code": said, "detail": said, "field": said, "message": said });
+    json!({
+        "error": error, "errors": [error], "error_description": said, "name": said, "message": said,
+        "type": said, "title": said, "code": said, "detail": said, "status": said, "id": said,
+    })
+    .to_string()
 }
