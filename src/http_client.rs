@@ -137,7 +137,7 @@ impl fmt::Debug for EntraTransport {
     }
 }
 
-/// Whoever gives out tokens wants to be left alone for so long, five minutes at most with us ([`crate::kept_token`]).
+/// Whoever gives out tokens wants to be left alone for so long, five minutes at most with us (`src/kept_token.rs`).
 #[derive(Debug, Error)]
 #[error("answered {1}, and asks to wait {wait} s", wait = .0.as_secs())]
 pub struct AskedToWait(pub Duration, u16);

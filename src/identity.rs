@@ -3,7 +3,7 @@
 //! Workload identity where Kubernetes provides it, managed identity otherwise, the Azure CLI's account where
 //! `AZURE_TOKEN_CREDENTIALS` says so: all by `azure_identity`. A credential of it is made for each question, and dropped with
 //! the answer: so the service account's token file, which the kubelet rewrites, is read each time, and the only cache is
-//! [`KeptToken`], which renews ahead of time. Nothing is read or asked before the first token is wanted, so that an
+//! `KeptToken`, which renews ahead of time. Nothing is read or asked before the first token is wanted, so that an
 //! identity endpoint that is down does not keep the handler from starting.
 //!
 //! No token is never the message's fault: whoever gets an [`IdentityError`] tries again later.

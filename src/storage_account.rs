@@ -64,7 +64,10 @@ impl BookPlace {
     pub fn read(settings: &Settings) -> Result<Option<Self>, ConfigError> {
         let container = match settings.optional(ORDER_BOOK) {
             Some(book) if book.eq_ignore_ascii_case("none") => return Ok(None),
-            Some(book) if book.contains('/') => return Ok(Some(Self::Folder(book.into()))),
+            // A container's URL would become a folder of that name, which is gone with the instance.
+            Some(book) if book.contains('/') && !book.contains("://") => {
+                return Ok(Some(Self::Folder(book.into())));
+            }
             Some(book) if is_container_name(&book) => book,
             Some(_) => {
                 return Err(ConfigError::invalid(
@@ -352,6 +355,7 @@ mod tests {
             "-book",
             "book-",
             "order--book",
+            "https://contoso.blob.core.windows.net/order-book",
             &long,
         ] {
             let error = error([(ORDER_BOOK, name), (CONNECTION, AZURE)]);

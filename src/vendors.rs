@@ -122,9 +122,13 @@ impl Vendors {
     }
 }
 
-/// The path, unless it is the file's content or a secret of it, which somebody has set instead of it.
+/// The path, unless it is the file's content, a secret of it or a URL, which somebody has set instead of it.
 fn printed(path: &str) -> String {
-    if path.len() > 260 || path.contains(['{', '[', '"', '\n']) || path.contains("whsec_") {
+    if path.len() > 260
+        || path.contains(['{', '[', '"', '\n'])
+        || path.contains("whsec_")
+        || path.contains("://")
+    {
         return "what it says, which is not a path,".to_owned();
     }
     format!("`{path}`")

@@ -107,8 +107,8 @@ impl Surfaces {
     fn assert_clean(&self, surfaces: &[&str]) {
         let seen = self.0.lock().unwrap();
         for (surface, texts) in &*seen {
-            for text in texts {
-                assert_eq!(canary_in(text), None, "{surface}: {text}");
+            for line in texts.iter().flat_map(|text| text.lines()) {
+                assert_eq!(canary_in(line), None, "{surface}: {line}");
             }
         }
         for surface in surfaces {
@@ -299,7 +299,7 @@ fn bad_orders() -> Vec<Vec<u8>> {
         }
     }
     let text = order().to_string();
-    orders.push(text[..text.len() - 20].as_bytes().to_vec());
+    orders.push(text.as_bytes()[..text.len() - 20].to_vec());
     orders.push(
         text.replacen('{', r#"{"canary-twice":1,"canary-twice":2,"#, 1)
             .into_bytes(),
