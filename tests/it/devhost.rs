@@ -213,6 +213,15 @@ impl DevHost {
         }
     }
 
+    /// The lines of the handler's own log so far.
+    pub fn log(&self) -> Vec<Value> {
+        let output = self.output.lock().unwrap();
+        let lines = output.iter().filter(|line| line.starts_with('{'));
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
     /// What the till has of the order: its orders, and its payments.
     pub async fn at_the_till(&self, order_id: &str) -> (Vec<Value>, Vec<Value>) {
         let till = self.get("/_dev/till").await;

@@ -36,6 +36,7 @@ mod pos_till;
 mod problems;
 mod process;
 mod provider;
+mod queries;
 mod recovery;
 mod resend;
 mod schema_probes;
