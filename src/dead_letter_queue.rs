@@ -56,6 +56,15 @@ pub enum QueueError {
         status: u16,
         detail: String,
     },
+    /// It can be sent to, and nobody may receive, dead letters included.
+    #[error(
+        "{entity} is paused: its status lets nobody receive. Set it to Active, or ask for the others with --audience ({status}: {detail})"
+    )]
+    Paused {
+        entity: String,
+        status: u16,
+        detail: String,
+    },
     #[error(
         "Service Bus does not accept the key or the token of this connection for {entity} ({status}: {detail})"
     )]
@@ -195,6 +204,12 @@ impl DeadLetterQueue {
         let number = status.as_u16();
         match number {
             401 => QueueError::NotAccepted {
+                entity,
+                status: number,
+                detail,
+            },
+            // It answers so to a right that is missing and to an entity that is paused; its words tell them apart.
+            403 if detail.to_ascii_lowercase().contains("disabled") => QueueError::Paused {
                 entity,
                 status: number,
                 detail,

@@ -526,13 +526,15 @@ async fn a_passing_failure_and_a_token_that_is_not_taken_any_more_are_got_over()
 
 #[tokio::test]
 async fn a_queue_that_is_not_there_or_not_readable_is_named_with_the_right_it_needs() {
-    for (status, words) in [
-        (401, "the key or the token"),
-        (403, "Data Receiver"),
-        (404, "there is no"),
-        (410, "ORDERS_TOPIC"),
+    let paused = "<Error><Code>403</Code><Detail>The messaging entity 'orders' is currently disabled.</Detail></Error>";
+    for (status, body, words) in [
+        (401, "", "the key or the token"),
+        (403, "", "Data Receiver"),
+        (403, paused, "is paused"),
+        (404, "", "there is no"),
+        (410, "", "ORDERS_TOPIC"),
     ] {
-        let bus = ScriptedServer::start([Reply::status(status)]).await;
+        let bus = ScriptedServer::start([Reply::text(status, body)]).await;
         let ended = run_scripted(&bus, "dead-letters list").await;
         assert_eq!((ended.code, ended.lines.len()), (Some(1), 0));
         for words in [words, "notifications", VENDORS] {
