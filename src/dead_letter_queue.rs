@@ -58,7 +58,7 @@ pub enum QueueError {
     },
     /// It can be sent to, and nobody may receive, dead letters included.
     #[error(
-        "{entity} is paused: its status lets nobody receive. Set it to Active, or ask for the others with --audience ({status}: {detail})"
+        "{entity} is paused: its status lets nobody receive, and has to be Active for that ({status}: {detail})"
     )]
     Paused {
         entity: String,

@@ -39,6 +39,7 @@ mod provider;
 mod queries;
 mod recovery;
 mod resend;
+mod runbooks;
 mod schema_probes;
 mod scripted_server;
 mod sendgrid;
