@@ -23,6 +23,9 @@ const EXPECTED: &str =
 /// The hexadecimal digits of 16 random bytes: a token that somebody has gives them no way to find the secret by trying.
 const SHORTEST_SECRET: usize = 32;
 
+/// How Azure hands on a reference to Key Vault that it could not resolve: long enough for a secret, and known to many.
+const UNRESOLVED: &str = "@Microsoft.KeyVault(";
+
 /// What is signed says what for: the secret may come to sign something else one day.
 const PURPOSE: &str = "orderup order ";
 
@@ -35,11 +38,15 @@ impl OrderTokens {
     /// old one, which goes when the tokens that it signed are of no use any more.
     ///
     /// # Errors
-    /// If one of them is too short to be a secret.
+    /// If one of them is too short to be a secret, or a reference to one that Azure could not resolve.
     pub fn from_settings(settings: &Settings) -> Result<Option<Self>, ConfigError> {
         let Some(text) = settings.optional(VARIABLE) else {
             return Ok(None);
         };
+        if text.contains(UNRESOLVED) {
+            let problem = "it is a reference to Key Vault that was not resolved";
+            return Err(ConfigError::invalid(VARIABLE, problem, EXPECTED));
+        }
         let secrets: Vec<&str> = text.split(',').map(str::trim).collect();
         if let Some(index) = secrets
             .iter()
@@ -134,6 +141,16 @@ pub(crate) mod tests {
             &token.to_ascii_lowercase(),
         ] {
             assert!(!tokens.is_valid(order(), wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_reference_that_was_not_resolved_is_no_secret() {
+        let reference =
+            "@Microsoft.KeyVault(SecretUri=https://shop.vault.azure.net/secrets/order-token/)";
+        for value in [reference.to_owned(), format!("{NEW},{reference}")] {
+            let error = read(&value).unwrap_err().to_string();
+            assert!(error.contains("not resolved"), "{error}");
         }
     }
 
