@@ -67,7 +67,7 @@ fn the_page_is_read_as_meant() {
     ] {
         assert!(fields.contains(field), "{field} in {fields:?}");
     }
-    assert!(phrases_looked_for().contains("delivers later"));
+    assert!(phrases_looked_for().contains("checkout answered"));
 }
 
 #[tokio::test]
