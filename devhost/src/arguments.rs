@@ -10,6 +10,9 @@ pub struct Arguments {
     /// The folder of the app, with host.json and one folder per function
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub app: PathBuf,
+    /// The queues and topics of the bus [default: servicebus.json in the app's folder]
+    #[arg(long, value_name = "FILE")]
+    pub topology: Option<PathBuf>,
     /// Where accepted messages, emails and webhooks are kept, relative to the app's folder
     #[arg(long, value_name = "DIR", default_value = ".orderup")]
     pub data: PathBuf,

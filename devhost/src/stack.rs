@@ -48,7 +48,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// By how much cargo's end may be noticed before the signal that ended it.
 const SIGNAL_AFTER_CARGO: Duration = Duration::from_millis(200);
 
-/// The topology of the bus, in the app's folder.
+/// The topology of the bus, in the app's folder where no flag names another.
 const TOPOLOGY: &str = "servicebus.json";
 
 /// Runs the stack until it is stopped; the error is for the person who started it.
@@ -79,8 +79,9 @@ pub async fn run(arguments: Arguments, stopping: Stopping) -> Result<(), String>
             app.display()
         ));
     }
-    let topology = read_topology(&app)?;
-    check_entities(&functions, &topology)?;
+    let flag = arguments.topology.as_deref();
+    let topology = read_topology(&app, flag)?;
+    check_entities(&functions, &topology, flag)?;
     console::plain(format_args!(
         "devhost {} stands in for the Azure Functions host {}; settings from {}",
         env!("CARGO_PKG_VERSION"),
@@ -223,10 +224,10 @@ async fn build_handler(app: &Path, host: &HostJson) -> Result<Option<PathBuf>, S
     cargo_build::build(app, &package).await.map(Some)
 }
 
-/// An app without a topology has an empty namespace.
-fn read_topology(app: &Path) -> Result<Topology, String> {
-    let file = app.join(TOPOLOGY);
-    if file.is_file() {
+/// The file that the flag names, or else the app's; an app without one has an empty namespace.
+fn read_topology(app: &Path, flag: Option<&Path>) -> Result<Topology, String> {
+    let file = flag.map_or_else(|| app.join(TOPOLOGY), Path::to_owned);
+    if flag.is_some() || file.is_file() {
         Topology::read(&file).map_err(|error| error.to_string())
     } else {
         Ok(Topology {
@@ -237,15 +238,21 @@ fn read_topology(app: &Path) -> Result<Topology, String> {
 }
 
 /// Every trigger's entity must exist.
-fn check_entities(functions: &[Function], topology: &Topology) -> Result<(), String> {
+fn check_entities(
+    functions: &[Function],
+    topology: &Topology,
+    flag: Option<&Path>,
+) -> Result<(), String> {
     for function in functions {
         if let Trigger::ServiceBus(trigger) = &function.trigger
             && max_delivery_count(topology, &trigger.entity).is_none()
         {
             return Err(format!(
-                "{}/function.json: the messaging entity `{}` could not be found: {TOPOLOGY} has no such queue or \
-                 subscription",
-                function.name, trigger.entity
+                "{}/function.json: the messaging entity `{}` could not be found: {} has no such queue or \
+                 subscription; --topology names another file",
+                function.name,
+                trigger.entity,
+                flag.unwrap_or(Path::new(TOPOLOGY)).display()
             ));
         }
     }

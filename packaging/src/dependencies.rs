@@ -48,9 +48,14 @@ struct Package {
 }
 
 impl Workspace {
-    /// Asks cargo, with the versions of the lock file.
-    pub fn read(app: &Path) -> Result<Self, PackageError> {
-        let text = cargo(app, "metadata", &["--format-version", "1"])?;
+    /// Asks cargo, with the versions of the lock file. What only other platforms need is not asked for.
+    pub fn read(app: &Path, architecture: Architecture) -> Result<Self, PackageError> {
+        let platform = ["--filter-platform", architecture.target()];
+        let text = cargo(
+            app,
+            "metadata",
+            &["--format-version", "1", platform[0], platform[1]],
+        )?;
         serde_json::from_str(&text).map_err(|error| PackageError::Cargo {
             command: "metadata",
             reason: error.to_string(),

@@ -44,7 +44,6 @@ pub fn make(
     dist: &Path,
     architectures: &[Architecture],
 ) -> Result<Vec<Package>, PackageError> {
-    let workspace = Workspace::read(app)?;
     let toolchain = Toolchain::find(app)?;
     let unwritable = |error| PackageError::Unwritable(dist.to_owned(), error);
     if dist.exists() {
@@ -53,7 +52,7 @@ pub fn make(
     fs::create_dir_all(dist).map_err(unwritable)?;
     let packages = architectures
         .iter()
-        .map(|architecture| make_one(app, dist, *architecture, &workspace, &toolchain))
+        .map(|architecture| make_one(app, dist, *architecture, &toolchain))
         .collect::<Result<_, _>>()?;
     let licences = dist.join("rust-std-licences.html");
     fs::copy(&toolchain.std_licences, &licences)
@@ -66,9 +65,9 @@ fn make_one(
     app: &Path,
     dist: &Path,
     architecture: Architecture,
-    workspace: &Workspace,
     toolchain: &Toolchain,
 ) -> Result<Package, PackageError> {
+    let workspace = Workspace::read(app, architecture)?;
     let handler = workspace.target_directory.join(architecture.binary());
     let entries = contents::contents(app, &handler)?;
     let needs = portable::check(&handler, architecture)?;

@@ -50,24 +50,27 @@ pub fn check(path: &Path, architecture: Architecture) -> Result<Needs, PackageEr
             architecture.target()
         )));
     }
-    if let Some(library) = needs
-        .libraries
-        .iter()
-        .find(|library| !LIBRARIES.contains(&library.as_str()))
-    {
-        return Err(not_portable(format!(
-            "needs {library}, which is no part of glibc: build it with zig, as `just package` does"
-        )));
+    match needs.refusal() {
+        Some(reason) => Err(not_portable(reason)),
+        None => Ok(needs),
     }
-    if let Some((major, minor)) = needs.glibc
-        && (major, minor) > GLIBC
-    {
-        return Err(not_portable(format!(
+}
+
+impl Needs {
+    /// What is not to be had everywhere, if anything.
+    pub fn refusal(&self) -> Option<String> {
+        let is_special = |library: &&String| !LIBRARIES.contains(&library.as_str());
+        if let Some(library) = self.libraries.iter().find(is_special) {
+            return Some(format!(
+                "needs {library}, which is no part of glibc: build it with zig, as `just package` does"
+            ));
+        }
+        let (major, minor) = self.glibc.filter(|version| *version > GLIBC)?;
+        Some(format!(
             "needs glibc {major}.{minor}, and may need {}.{} at most: build it with zig, as `just package` does",
             GLIBC.0, GLIBC.1
-        )));
+        ))
     }
-    Ok(needs)
 }
 
 /// The processor, and what the dynamic linker will look for.

@@ -36,6 +36,29 @@ async fn it_prints_what_there_is_and_says_when_it_is_ready() {
     devhost.child.kill().await.unwrap();
 }
 
+/// A package that is unpacked has no topology.
+#[tokio::test]
+async fn the_topology_may_be_outside_of_the_app() {
+    let (app, other) = (App::new(), App::new());
+    let topology = app.path().join("servicebus.json");
+    std::fs::remove_file(&topology).unwrap();
+    let (code, stderr) = app.start(&[], &[]).ended().await;
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("`work` could not be found") && stderr.contains("--topology"),
+        "{stderr}"
+    );
+    let missing = topology.to_str().unwrap();
+    let (code, stderr) = app.start(&["--topology", missing], &[]).ended().await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(missing), "{stderr}");
+
+    let topology = other.path().join("servicebus.json");
+    let mut devhost = app.start(&["--topology", topology.to_str().unwrap()], &[]);
+    devhost.wait_until_ready().await;
+    assert_eq!(devhost.work("ok").await, 202);
+}
+
 #[tokio::test]
 async fn a_sample_order_is_printed_for_a_checkout() {
     let app = App::new();
