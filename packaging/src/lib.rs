@@ -38,12 +38,12 @@ pub struct Package {
     pub needs: portable::Needs,
 }
 
-/// Makes the packages in the folder, which then holds nothing else.
-pub fn make(
-    app: &Path,
-    dist: &Path,
-    architectures: &[Architecture],
-) -> Result<Vec<Package>, PackageError> {
+/// Where the packages are made, in the app's folder.
+pub const DIST: &str = "dist";
+
+/// Makes the packages anew: what was in [`DIST`] is gone.
+pub fn make(app: &Path, architectures: &[Architecture]) -> Result<Vec<Package>, PackageError> {
+    let dist = &app.join(DIST);
     let toolchain = Toolchain::find(app)?;
     let unwritable = |error| PackageError::Unwritable(dist.to_owned(), error);
     if dist.exists() {

@@ -1,6 +1,7 @@
 //! Runs after the handler has been built; `just package` does both.
 //!
-//! It ends with 0 when `dist` holds all that it should, and with 1 and a line on standard error otherwise.
+//! It ends with 0 when `dist`, in the app's folder, holds all that it should and nothing else, and with 1 and a line on
+//! standard error otherwise.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -16,14 +17,11 @@ struct Arguments {
     /// The folder with host.json and one folder per function
     #[arg(long, value_name = "DIR", default_value = ".")]
     app: PathBuf,
-    /// Where the packages go; the folder is emptied first
-    #[arg(long, value_name = "DIR", default_value = "dist")]
-    dist: PathBuf,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match make(&arguments.app, &arguments.dist, &arguments.architectures) {
+    match make(&arguments.app, &arguments.architectures) {
         Ok(packages) => {
             for package in packages {
                 let (major, minor) = package.needs.glibc.unwrap_or_default();
