@@ -16,14 +16,17 @@ use tracing::{error, info, warn};
 
 use crate::{
     App,
+    bus_span::{self, Sending},
     event::{self, Event, EventKind},
+    metrics::{self, Figure},
     orders_topic::{Outgoing, PropertyValue, PublishError},
     outbox,
     problem::Problem,
     problem_type::ProblemType,
-    properties::{DIAGNOSTIC_ID, GENERATION, TRACEPARENT},
+    properties::GENERATION,
     request::{LONGEST_BODY, too_large},
-    trace::{self, TraceParent},
+    span::{Parent, Span},
+    trace::{self, Carried, SpanContext},
 };
 
 /// What the broker's own properties and ours take of a message, generously.
@@ -38,6 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// After an event that the topic did not take, the others go to the outbox at once for so long; then one tries again.
 const REST: Duration = Duration::from_secs(10);
+
+/// Who has taken an event, in the log and among the figures.
+const TOPIC: &str = "topic";
+const OUTBOX: &str = "outbox";
 
 /// Until when the topic is not tried, in the memory of one instance. Clones share it.
 #[derive(Clone, Default)]
@@ -80,27 +87,56 @@ impl fmt::Debug for BusRest {
 /// Answers once the topic or the outbox has the event. The same event has the same message id, however often it is
 /// announced.
 pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(), Problem> {
-    let incoming = headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok());
-    let traceparent = TraceParent::next(incoming).to_string();
-    if let Some(trace_id) = trace::trace_id(&traceparent) {
-        tracing::Span::current().record("trace.id", trace_id);
+    let topic = &app.deliverer.topic;
+    let (id, order) = (event.id(), event.order_id().to_string());
+    let span = bus_span::sending(topic, Parent::Current, Sending::First, &id, &order);
+    let incoming = SpanContext::of_request(headers);
+    let carried = Carried {
+        parent: span
+            .context()
+            .unwrap_or_else(|| SpanContext::next(incoming)),
+        state: incoming.and_then(|_| trace::state_of_request(headers)),
+    };
+    let log = tracing::Span::current();
+    log.record("trace.id", tracing::field::display(carried.parent.trace()));
+    let announced = span.around(place(app, event, &carried, &span)).await;
+    if let Ok(sink) = announced {
+        log.record("sink", sink);
+        if event.kind == EventKind::Placed {
+            metrics::add(Figure::Accepted, 1, &[("sink", sink)]);
+        }
+        span.note(|recording| {
+            recording.set("orderup.sink", sink);
+        });
     }
-    let message = message(event, Some(&traceparent));
+    announced.map(|_| ())
+}
+
+/// Answers which of the two has it.
+async fn place(
+    app: &App,
+    event: &Event,
+    carried: &Carried,
+    span: &Span,
+) -> Result<&'static str, Problem> {
+    let message = message(event, Some(carried));
     if message.body.len() + PROPERTIES > LONGEST_BODY {
         return Err(too_large());
     }
     let topic = &app.deliverer.topic;
-    if !app.book().is_kept() {
+    let publish = async || {
         let published = topic.publish(&message).await;
-        return published.map_err(|error| not_taken(&error));
+        bus_span::sent(span, published.as_ref().copied());
+        published.map(|()| TOPIC)
+    };
+    if !app.book().is_kept() {
+        return publish().await.map_err(|error| not_taken(&error));
     }
     let refused = if app.bus_rest.admits(Instant::now()) {
-        match timeout(PATIENCE, topic.publish(&message)).await {
-            Ok(Ok(())) => {
+        match timeout(PATIENCE, publish()).await {
+            Ok(Ok(sink)) => {
                 app.bus_rest.end();
-                return Ok(());
+                return Ok(sink);
             }
             Ok(Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_)))) => {
                 return Err(not_taken(&error));
@@ -112,6 +148,9 @@ pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(
             }
             Err(_) => {
                 app.bus_rest.begin(Instant::now());
+                span.note(|recording| {
+                    recording.fail("unanswered");
+                });
                 error!(
                     "the topic has not taken an event within {} s: events go to the outbox",
                     PATIENCE.as_secs()
@@ -120,23 +159,21 @@ pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(
             }
         }
     } else {
+        bus_span::not_sent(span, topic);
         None
     };
-    match outbox::keep(app.book(), event, &traceparent).await {
+    match outbox::keep(app.book(), event, carried).await {
         Ok(()) => {
             info!("the event waits in the outbox");
             keep_placed(app, event).await;
-            Ok(())
+            Ok(OUTBOX)
         }
         Err(book) => {
             error!("the outbox does not take the event either: {book}");
             match refused {
                 Some(error) => Err(not_taken(&error)),
                 // The topic was not tried, or was not given the time that it has where there is no second place.
-                None => {
-                    let published = topic.publish(&message).await;
-                    published.map_err(|error| not_taken(&error))
-                }
+                None => publish().await.map_err(|error| not_taken(&error)),
             }
         }
     }
@@ -154,13 +191,9 @@ async fn keep_placed(app: &App, event: &Event) {
 }
 
 /// The first copy of what happened.
-pub fn message(event: &Event, traceparent: Option<&str>) -> Outgoing {
+pub fn message(event: &Event, carried: Option<&Carried>) -> Outgoing {
     let mut properties = vec![(GENERATION.to_owned(), PropertyValue::Integer(0))];
-    if let Some(traceparent) = traceparent {
-        for name in [TRACEPARENT, DIAGNOSTIC_ID] {
-            properties.push((name.to_owned(), PropertyValue::Text(traceparent.to_owned())));
-        }
-    }
+    properties.extend(carried.into_iter().flat_map(Carried::properties));
     Outgoing {
         message_id: event.id(),
         label: event.kind.name().to_owned(),

@@ -19,14 +19,18 @@ use crate::{
     attempt::{Attempt, Held},
     breaker::{Breaker, Change, Signal, Ticket},
     failure::{Class, Failure},
+    invocation::millis,
+    metrics::{self, Figure},
     rate_limit::{RateLimit, SHORT_TURN},
     retry_policy::RetryPolicy,
+    vendors::VENDOR,
 };
 
 /// Clones share it.
 #[derive(Clone)]
 pub struct Channel {
     name: Arc<str>,
+    provider: Arc<str>,
     state: Arc<Mutex<State>>,
 }
 
@@ -36,10 +40,11 @@ struct State {
 }
 
 impl Channel {
-    /// `name` is for the log, as in `the vendor bakery`.
-    pub fn new(name: &str, policy: &RetryPolicy, limit: Option<RateLimit>) -> Self {
+    /// `name` is for the log, as in `the vendor bakery`; `provider` for metrics, as in `vendor:bakery`.
+    pub fn new(name: &str, provider: &str, policy: &RetryPolicy, limit: Option<RateLimit>) -> Self {
         Self {
             name: name.into(),
+            provider: provider.into(),
             state: Arc::new(Mutex::new(State {
                 breaker: Breaker::new(policy),
                 limit,
@@ -70,6 +75,14 @@ impl Channel {
         let signal = result.map_or_else(signal, |()| Signal::Alive);
         let change = self.lock().breaker.record(now, ticket, signal);
         let name = &*self.name;
+        if let Some(change) = change {
+            let is_open = f64::from(change != Change::Closed);
+            metrics::set(
+                Figure::BreakerOpen,
+                is_open,
+                &[("provider", &self.provider)],
+            );
+        }
         match (change, result) {
             (Some(Change::Opened { pause }), Err(failure)) => {
                 let pause_s = pause.as_secs();
@@ -102,6 +115,7 @@ impl Channel {
     {
         let started = Instant::now();
         let mut tries = 0;
+        let mut provider_ms = 0_u64;
         let mut failed = None;
         let mut has_waited = has_waited;
         loop {
@@ -120,7 +134,13 @@ impl Channel {
                 Err(held) => return failed.map_or(Attempt::Held(held), Attempt::Failed),
             };
             // Also after a panic the channel has to know that the call is over.
+            let began = Instant::now();
             let result = AssertUnwindSafe(call).catch_unwind().await;
+            provider_ms += millis(began.into_std());
+            // Several vendors may be called in one delivery, each of which has a line of its own.
+            if !self.provider.starts_with(VENDOR) {
+                tracing::Span::current().record("provider_ms", provider_ms);
+            }
             let result = result.unwrap_or_else(|_| Err(Failure::handler_fault()));
             self.record(Instant::now(), ticket, result.as_ref().copied());
             let Err(failure) = result else {
@@ -176,7 +196,7 @@ mod tests {
 
     fn channel(limit: &str) -> Channel {
         let limit = RateLimit::from_settings(&Settings::from_pairs([]), limit).unwrap();
-        Channel::new("the email provider", &policy(), Some(limit))
+        Channel::new("the email provider", "acs", &policy(), Some(limit))
     }
 
     /// One attempt whose calls all end so.

@@ -17,7 +17,7 @@ use crate::{
     event,
     orders_topic::{Outgoing, PropertyValue},
     place_order::is_vendor_id,
-    properties,
+    properties, trace,
 };
 
 /// Namespace of the ids of copies; drawn at random.
@@ -76,10 +76,15 @@ pub fn copy(dead_letter: &DeadLetter, entity: &str) -> Result<Outgoing, NotRepla
         properties::UNCONFIRMED_SINCE,
         properties::TRACEPARENT,
         properties::DIAGNOSTIC_ID,
+        properties::REPEATS,
     ] {
         let value = dead_letter.text(name).and_then(sendable);
         kept.extend(value.map(|value| text(name, value)));
     }
+    // It may be longer than anything else that is kept.
+    let state = dead_letter.text(properties::TRACESTATE);
+    let state = state.and_then(|state| trace::state(&state));
+    kept.extend(state.map(|state| text(properties::TRACESTATE, state)));
     Ok(Outgoing {
         message_id: copy_id(dead_letter, entity),
         label: dead_letter.label().to_owned(),
@@ -180,6 +185,11 @@ mod tests {
                 "\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"",
             ),
             ("diagnostic-id", "\"|a.b.\""),
+            ("tracestate", "\"congo=t61rc\""),
+            (
+                "repeats",
+                "\"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01\"",
+            ),
         ]);
         let names: Vec<&str> = properties.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
@@ -190,7 +200,9 @@ mod tests {
                 "generation",
                 "unconfirmed-since",
                 "traceparent",
-                "diagnostic-id"
+                "diagnostic-id",
+                "repeats",
+                "tracestate"
             ]
         );
         assert_eq!(properties[1], text("deadletterreason", "EmailRefused"));

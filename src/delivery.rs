@@ -24,11 +24,13 @@ use tracing::{Instrument, error, field, info, info_span};
 
 use crate::{
     attempt::Attempt,
+    bus_span::{self, Delivered, Sending},
     delivery_summary::Summary,
     event::{Event, EventError},
     failure::Failure,
     history::{History, Standing},
     invocation::{Invocation, id, millis},
+    metrics::{self, Figure},
     order_book::OrderBook,
     orders_topic::{OrdersTopic, Outgoing, PublishError},
     outcome::{Dead, Outcome, Reason, decide},
@@ -36,7 +38,9 @@ use crate::{
     redelivery::{Audience, Content, Original},
     retry,
     retry_policy::RetryPolicy,
-    told, trace,
+    span::{Parent, Span},
+    told,
+    trace::{Carried, SpanContext},
 };
 
 /// What the host takes for success. An empty 2xx would hang the invocation until the host ends the process
@@ -68,7 +72,13 @@ pub struct Delivery {
 pub struct Message {
     body: String,
     history: History,
-    traceparent: Option<String>,
+    carried: Option<Carried>,
+    /// The delivery of which it is a copy, where that was recorded.
+    repeats: Option<SpanContext>,
+    /// This one, if it is recorded.
+    attempt: Option<SpanContext>,
+    message_id: Option<String>,
+    delivery_count: Option<u32>,
     is_redelivery: bool,
     /// What it is known by on the bus.
     known_by: String,
@@ -80,8 +90,8 @@ impl Delivery {
     }
 
     /// Where it belongs in the trace of its order.
-    pub fn traceparent(&self) -> Option<&str> {
-        self.message.traceparent.as_deref()
+    pub fn carried(&self) -> Option<&Carried> {
+        self.message.carried.as_ref()
     }
 
     /// Whether an earlier attempt may have reached the recipient without our knowing.
@@ -138,10 +148,12 @@ impl Deliverer {
             generation = field::Empty,
             delivery_count = field::Empty,
             trace.id = field::Empty,
+            span.id = field::Empty,
+            provider_ms = field::Empty,
         );
         async {
             let duration_ms = || millis(started.into_std());
-            let message = match Message::read(body, &self.policy, OffsetDateTime::now_utc()) {
+            let mut message = match Message::read(body, &self.policy, OffsetDateTime::now_utc()) {
                 Ok(message) => message,
                 Err(Unread::Condemned { is_redelivery }) => {
                     // It comes as often as it may be delivered, within a second.
@@ -163,16 +175,22 @@ impl Deliverer {
                     return failed(StatusCode::UNPROCESSABLE_ENTITY, "dead");
                 }
             };
+            let span = message.begin(function, audience, id(headers));
+            let (carried, age) = (message.carried.clone(), message.age());
+            metrics::observe(Figure::NotificationAge, age, &[("function", function)]);
             let policy = &self.policy;
             let mut settled = None;
             let (copies, summary) = match Event::from_json(message.body.as_bytes()) {
                 Ok(event) => {
-                    tracing::Span::current()
-                        .record("order.id", field::display(event.order_id()));
+                    let order_id = event.order_id();
+                    tracing::Span::current().record("order.id", field::display(order_id));
+                    span.note(|recording| {
+                        recording.set("orderup.order.id", order_id.to_string());
+                    });
                     let delivery = Arc::new(Delivery { event, message });
                     let told = match delivery.message.stray(audience) {
                         Some(told) => vec![told],
-                        None => tell(Arc::clone(&delivery)).await,
+                        None => span.around(tell(Arc::clone(&delivery))).await,
                     };
                     let now = OffsetDateTime::now_utc();
                     let (copies, summary, outcomes) =
@@ -182,16 +200,21 @@ impl Deliverer {
                 }
                 Err(error) => message.condemn(audience, &error, OffsetDateTime::now_utc()),
             };
-            let published = self.publish_all(copies, started).await;
+            let origin = carried.map(|carried| carried.parent);
+            let published = span.around(self.publish_all(copies, origin, started)).await;
             match published {
                 Ok(()) => {
                     if let Some((delivery, outcomes)) = settled {
                         self.keep(audience, &delivery, &outcomes).await;
                     }
-                    summary.log(function, duration_ms());
+                    summary.count(function, &span);
+                    summary.log(function, duration_ms(), age);
                     completed()
                 }
                 Err(error) => {
+                    span.note(|recording| {
+                        recording.set("orderup.outcome", "failed").fail(error.name());
+                    });
                     error!(
                         outcome = "failed",
                         duration_ms = duration_ms(),
@@ -220,14 +243,24 @@ impl Deliverer {
     async fn publish_all(
         &self,
         copies: Vec<Outgoing>,
+        origin: Option<SpanContext>,
         started: Instant,
     ) -> Result<(), PublishError> {
         stream::iter(copies)
             .map(async |copy| {
-                publish_patiently(started, self.publish_until, retry::chance(), || {
-                    self.topic.publish(&copy)
-                })
-                .await
+                let is_scheduled = copy.scheduled_enqueue_time.is_some();
+                let sending = Sending::Copy { is_scheduled };
+                let (id, order) = (&copy.message_id, &copy.correlation_id);
+                let span = bus_span::sending(&self.topic, Parent::Current, sending, id, order);
+                span.note(|recording| {
+                    recording.link(origin);
+                });
+                let publish = || self.topic.publish(&copy);
+                let chance = retry::chance();
+                let published = publish_patiently(started, self.publish_until, chance, publish);
+                let published = span.around(published).await;
+                bus_span::sent(&span, published.as_ref().copied());
+                published
             })
             .buffer_unordered(COPIES_AT_ONCE)
             .try_collect()
@@ -264,8 +297,8 @@ impl Message {
         if let Some(count) = invocation.delivery_count {
             span.record("delivery_count", count);
         }
-        if let Some(trace_id) = invocation.traceparent.as_deref().and_then(trace::trace_id) {
-            span.record("trace.id", trace_id);
+        if let Some(carried) = &invocation.carried {
+            span.record("trace.id", field::display(carried.parent.trace()));
         }
         let body = String::from_utf8(invocation.body)
             .map_err(|_| Unread::Unusable("it is not text, and no copy can be made of it"))?;
@@ -281,12 +314,57 @@ impl Message {
         Ok(Self {
             body,
             history,
-            traceparent: invocation.traceparent,
+            carried: invocation.carried,
+            repeats: invocation.repeats,
+            attempt: None,
             is_redelivery,
-            known_by: [invocation.sequence_number, invocation.message_id]
+            known_by: [invocation.sequence_number, invocation.message_id.clone()]
                 .map(Option::unwrap_or_default)
                 .join(" "),
+            message_id: invocation.message_id,
+            delivery_count: invocation.delivery_count,
         })
+    }
+
+    /// Begins the span of this delivery, which then is what its copies repeat.
+    fn begin(
+        &mut self,
+        function: &'static str,
+        audience: Audience,
+        invocation_id: Option<&str>,
+    ) -> Span {
+        let span = bus_span::delivering(&Delivered {
+            function,
+            audience,
+            invocation_id,
+            message_id: self.message_id.as_deref(),
+            delivery_count: self.delivery_count,
+            parent: self.carried.as_ref().map(|carried| carried.parent),
+            repeats: self.repeats,
+        });
+        if let Some(context) = span.context() {
+            let log = tracing::Span::current();
+            log.record("trace.id", field::display(context.trace()));
+            log.record("span.id", field::display(context.span()));
+            self.attempt = context.is_sampled().then_some(context);
+            // Of a message that somebody else has sent without one, this is the beginning.
+            self.carried.get_or_insert(Carried {
+                parent: context,
+                state: None,
+            });
+            span.note(|recording| {
+                recording
+                    .set("orderup.generation", self.history.generation)
+                    .set("orderup.replay", self.history.is_replay);
+            });
+        }
+        span
+    }
+
+    /// How long its audience has waited for it.
+    fn age(&self) -> Duration {
+        let age = OffsetDateTime::now_utc() - self.history.first_seen;
+        Duration::try_from(age).unwrap_or_default()
     }
 
     /// It is for others than those of whom this queue or subscription is: somebody has sent it to the wrong place.
@@ -309,7 +387,8 @@ impl Message {
             content,
             audience,
             history: &self.history,
-            traceparent: self.traceparent.as_deref(),
+            carried: self.carried.as_ref(),
+            attempt: self.attempt,
         }
     }
 

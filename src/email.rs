@@ -14,6 +14,7 @@ use crate::{
     acs::AcsClient,
     config::{ConfigError, Settings},
     failure::{Class, Failure},
+    provider_call::{self, Call},
     resend::ResendClient,
     sendgrid::SendGridClient,
     smtp::SmtpClient,
@@ -186,13 +187,32 @@ impl EmailSender {
         }
     }
 
+    /// As `EMAIL_PROVIDER` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Acs(_) => "acs",
+            Self::SendGrid(_) => "sendgrid",
+            Self::Resend(_) => "resend",
+            Self::Smtp(_) => "smtp",
+        }
+    }
+
     /// Hands the email to the provider. `Ok` means that the provider has taken it, not that it has arrived.
     pub async fn send(&self, email: &Email) -> Result<(), EmailError> {
         match self {
             Self::Acs(client) => client.send(email).await,
             Self::SendGrid(client) => client.send(email).await,
             Self::Resend(client) => client.send(email).await,
-            Self::Smtp(client) => client.send(email).await,
+            Self::Smtp(client) => {
+                let call = Call::begin(|| self.name(), "send", Some(client.host()));
+                let sent = client.send(email).await;
+                let result = sent
+                    .as_ref()
+                    .err()
+                    .map(|error| error.failure(false).class.name());
+                call.end(result.unwrap_or(provider_call::OK), None);
+                sent
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 
 use crate::{
     history,
-    properties::{count, text},
-    trace,
+    properties::{DIAGNOSTIC_ID, REPEATS, TRACEPARENT, TRACESTATE, count, text},
+    trace::{self, Carried, SpanContext},
 };
 
 /// The name that every trigger has in its `function.json`.
@@ -35,8 +35,10 @@ pub struct Invocation {
     pub enqueued: Option<OffsetDateTime>,
     /// The application properties.
     pub properties: Map<String, Value>,
-    /// Of its properties, if it is a valid one.
-    pub traceparent: Option<String>,
+    /// Of its properties, if it is valid.
+    pub carried: Option<Carried>,
+    /// The delivery of which it is a copy, where that was recorded.
+    pub repeats: Option<SpanContext>,
 }
 
 /// The host's id of this invocation, which joins our log lines to its own.
@@ -71,11 +73,16 @@ impl Invocation {
             .or_else(|| metadata.get("UserProperties"))
             .and_then(object)
             .unwrap_or_default();
-        let traceparent = ["traceparent", "diagnostic-id", "Diagnostic-Id"]
+        let property = |name| properties.get(name).and_then(text);
+        let parent = [TRACEPARENT, DIAGNOSTIC_ID, "Diagnostic-Id"]
             .into_iter()
-            .find_map(|name| properties.get(name))
-            .and_then(text)
-            .filter(|traceparent| trace::trace_id(traceparent).is_some());
+            .find_map(property)
+            .and_then(|text| SpanContext::parse(&text));
+        let carried = parent.map(|parent| Carried {
+            parent,
+            state: property(TRACESTATE).and_then(|text| trace::state(&text)),
+        });
+        let repeats = property(REPEATS).and_then(|text| SpanContext::parse(&text));
         let enqueued = ["EnqueuedTime", "EnqueuedTimeUtc"]
             .into_iter()
             .find_map(|name| metadata.get(name))
@@ -90,7 +97,8 @@ impl Invocation {
             delivery_count: metadata.get("DeliveryCount").and_then(count),
             enqueued: enqueued.and_then(|time| history::time_of(&time)),
             properties,
-            traceparent,
+            carried,
+            repeats,
         })
     }
 }
@@ -148,17 +156,22 @@ mod tests {
                 "EnqueuedTimeUtc": "2026-11-25T12:00:31", "EnqueuedTime": "2026-11-25T12:00:30+00:00",
                 "MessageReceiver": {}, "Client": { "IsClosed": false }, "RetryContext": null,
                 "ApplicationProperties": {
-                    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "attempt": 3
+                    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "attempt": 3,
+                    "tracestate": "congo=t61rc", "repeats": "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
                 }
             }
         }));
         assert_eq!(invocation.body, [0x00, 0xff, 0x10, 0x80]);
         assert_eq!(invocation.message_id.as_deref(), Some("m-1"));
         assert_eq!(invocation.delivery_count, Some(3));
+        let carried = invocation.carried.unwrap();
         assert_eq!(
-            invocation.traceparent.as_deref(),
-            Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+            carried.parent.to_string(),
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         );
+        assert_eq!(carried.state.as_deref(), Some("congo=t61rc"));
+        let repeats = invocation.repeats.unwrap();
+        assert_eq!(repeats.span().to_string(), "00f067aa0ba902b7");
         assert_eq!(invocation.properties["attempt"], 3);
         assert_eq!(
             invocation.enqueued,
@@ -212,7 +225,7 @@ mod tests {
         }));
         assert_eq!(personal.message_id, None);
         assert_eq!(hostile.delivery_count, None);
-        assert_eq!(hostile.traceparent, None);
+        assert_eq!(hostile.carried, None);
         assert_eq!(hostile.enqueued, None);
     }
 

@@ -12,6 +12,8 @@
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
 //! - what is known of an order: [`order_book`], [`told`] and [`timeline`], as objects of the [`book_store`];
 //! - the way out: [`announce`], [`orders_topic`], [`email`] and its providers, [`webhook`], the tills [`square`] and [`pos`];
+//! - what is told of it: the log, and, where [`telemetry`] says so, each [`span`] and the [`metrics`], by [`otlp_export`]; an order's
+//!   [`trace`] goes along in any case;
 //! - for operators, in another process of the same binary: [`command_line`], [`dead_letters`], [`audit`].
 
 use axum::{
@@ -36,6 +38,7 @@ pub mod book_path;
 pub mod book_pause;
 pub mod book_store;
 pub mod breaker;
+pub mod bus_span;
 pub mod cancel;
 pub mod cancelled_orders;
 pub mod card_number;
@@ -65,6 +68,7 @@ pub mod invocation;
 pub mod json;
 mod kept_token;
 pub mod locale;
+pub mod metrics;
 pub mod notify;
 pub mod order;
 pub mod order_book;
@@ -73,6 +77,8 @@ mod order_email_words;
 pub mod order_status;
 pub mod order_token;
 pub mod orders_topic;
+pub mod otlp;
+pub mod otlp_export;
 pub mod outbox;
 pub mod outcome;
 pub mod patience;
@@ -82,6 +88,7 @@ pub mod problem;
 pub mod problem_page;
 pub mod problem_type;
 pub mod properties;
+mod provider_call;
 mod provider_http;
 pub mod public_address;
 pub mod publish_error;
@@ -95,10 +102,12 @@ pub mod sas;
 pub mod sendgrid;
 pub mod shared_key;
 pub mod smtp;
+pub mod span;
 pub mod square;
 mod square_errors;
 pub mod storage_account;
 pub mod store_error;
+pub mod telemetry;
 pub mod till;
 pub mod till_error;
 mod till_facts;
@@ -185,8 +194,18 @@ impl App {
         let app = || {
             let policy = policy?;
             Some(Self {
-                email_channel: Channel::new("the email provider", &policy, Some(limit?)),
-                till_channel: Channel::new("the till", &policy, None),
+                email_channel: Channel::new(
+                    "the email provider",
+                    emails.as_ref()?.name(),
+                    &policy,
+                    Some(limit?),
+                ),
+                till_channel: Channel::new(
+                    "the till",
+                    till.as_ref()?.as_ref().map_or("none", Till::name),
+                    &policy,
+                    None,
+                ),
                 deliverer: Deliverer {
                     topic: OrdersTopic::new(&topic?, &http),
                     policy,

@@ -13,7 +13,10 @@ use orderup::{
     App, audit,
     command_line::{self, Command},
     config::{ConfigError, Settings},
-    dead_letters, router,
+    dead_letters, http_client,
+    otlp_export::Exporter,
+    router,
+    telemetry::ExportSettings,
 };
 use tokio::{
     net::TcpListener,
@@ -23,8 +26,9 @@ use tokio::{
 use tracing::{error, info, level_filters::LevelFilter, warn};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Below the 30 seconds after which Kubernetes kills; no invocation of ours takes so long unless somebody stalls.
-const LONGEST_STOP: Duration = Duration::from_secs(28);
+/// With [`orderup::otlp_export::FLUSH`] below the 30 seconds after which Kubernetes kills; no invocation of ours takes so long
+/// unless somebody stalls.
+const LONGEST_STOP: Duration = Duration::from_secs(27);
 
 const PORT: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
 
@@ -94,13 +98,15 @@ async fn serve() -> Result<(), Vec<String>> {
     let settings = Settings::from_env();
     let port = port(&settings);
     let app = App::from_settings(&settings);
-    let (port, app) = match (port, app) {
-        (Ok(port), Ok(app)) => (port, app),
-        (port, app) => {
+    let export = ExportSettings::from_settings(&settings);
+    let (port, app, export) = match (port, app, export) {
+        (Ok(port), Ok(app), Ok(export)) => (port, app, export),
+        (port, app, export) => {
             let errors = port
                 .err()
                 .into_iter()
-                .chain(app.err().into_iter().flatten());
+                .chain(app.err().into_iter().flatten())
+                .chain(export.err().into_iter().flatten());
             return Err(errors.map(|error| error.to_string()).collect());
         }
     };
@@ -114,6 +120,14 @@ async fn serve() -> Result<(), Vec<String>> {
     let (stopping, stopped) = oneshot::channel();
     let stop =
         stop(stopping).map_err(|error| vec![format!("signals cannot be received: {error}")])?;
+    let exporter = match export {
+        Some(export) => {
+            // A pool of its own: the collector takes no connection from an order.
+            let http = http_client::outgoing(&settings).map_err(|error| vec![error.to_string()])?;
+            Some(Exporter::start(export, &http))
+        }
+        None => None,
+    };
     info!("listening on {address}");
     app.announce_what_is_off();
     tokio::select! {
@@ -122,6 +136,9 @@ async fn serve() -> Result<(), Vec<String>> {
             info!("stopped");
         }
         () = grace(stopped) => warn!("stopped with requests in flight; the broker delivers theirs again"),
+    }
+    if let Some(exporter) = exporter {
+        exporter.flush().await;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use azure_messaging_servicebus::service_bus::{
     SendMessageOptions, SettableBrokerProperties, TopicClient, TopicSender,
@@ -16,6 +17,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use crate::connection::TopicSettings;
 use crate::data_plane::{Authorization, DataPlane, SendLimits};
+use crate::metrics::{self, Figure};
 
 pub use crate::publish_error::PublishError;
 
@@ -87,6 +89,8 @@ pub enum PropertyValue {
 #[derive(Clone)]
 pub struct OrdersTopic {
     sender: Arc<TopicSender>,
+    name: Arc<str>,
+    host: Arc<str>,
 }
 
 impl OrdersTopic {
@@ -113,7 +117,19 @@ impl OrdersTopic {
         .expect("version 0.21.0 of the crate only stores what it is given");
         Self {
             sender: Arc::new(topic.topic_sender()),
+            name: settings.topic.as_str().into(),
+            host: settings.base_url.host_str().unwrap_or_default().into(),
         }
+    }
+
+    /// As `ORDERS_TOPIC` has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Of the namespace.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Answers once the broker has the message. It may have it after an error too: [`PublishError::Unanswered`].
@@ -126,14 +142,20 @@ impl OrdersTopic {
     /// See [`PublishError`].
     pub async fn publish(&self, message: &Outgoing) -> Result<(), PublishError> {
         let options = options(message).map_err(PublishError::Unsendable)?;
-        self.sender
-            .send_message(&message.body, Some(options))
-            .await
-            .map_err(|error| match error.into_downcast::<PublishError>() {
-                Ok(error) => error,
-                // Not sent: the crate failed before it asked its client.
-                Err(error) => PublishError::Unsendable(error.to_string()),
-            })
+        let started = Instant::now();
+        let sent = self.sender.send_message(&message.body, Some(options)).await;
+        let sent = sent.map_err(|error| match error.into_downcast::<PublishError>() {
+            Ok(error) => error,
+            // Not sent: the crate failed before it asked its client.
+            Err(error) => PublishError::Unsendable(error.to_string()),
+        });
+        let result = sent.as_ref().map_or_else(PublishError::name, |()| "ok");
+        metrics::observe(
+            Figure::BusSendDuration,
+            started.elapsed(),
+            &[("result", result)],
+        );
+        sent
     }
 }
 

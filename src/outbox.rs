@@ -30,12 +30,16 @@ use crate::{
     App,
     announce::message,
     book_store::{BookStore, StoreError},
+    bus_span::{self, Sending},
     delivery::completed,
     event::{self, Event},
     invocation::{id, millis},
+    metrics::{self, Figure},
     order::OrderId,
     order_book::{BookError, OrderBook, published},
     orders_topic::PublishError,
+    span::Parent,
+    trace::{self, Carried, SpanContext},
 };
 
 /// Below it, what waits.
@@ -63,15 +67,20 @@ const LONGEST_RUN: Duration = Duration::from_secs(4 * 60);
 #[derive(Deserialize)]
 struct Entry {
     traceparent: Option<String>,
+    tracestate: Option<String>,
     event: Value,
 }
 
 /// Writes the event into the outbox. Writing it again, also in another entry, is harmless.
-pub async fn keep(book: &OrderBook, event: &Event, traceparent: &str) -> Result<(), BookError> {
+pub async fn keep(book: &OrderBook, event: &Event, carried: &Carried) -> Result<(), BookError> {
     let store = book.store()?;
     let written: Value =
         serde_json::from_str(&event.to_json()).expect("an event's own text is JSON");
-    let entry = json!({ "traceparent": traceparent, "event": written });
+    let entry = json!({
+        "traceparent": carried.parent.to_string(),
+        "tracestate": carried.state,
+        "event": written,
+    });
     let path = path(event, OffsetDateTime::now_utc());
     // One that is there already is the same event of the same millisecond.
     store.insist(&path, entry.to_string()).await?;
@@ -154,6 +163,9 @@ struct Emptied {
 
 #[derive(Default)]
 struct Run {
+    /// As it found them.
+    waiting: usize,
+    oldest_s: u64,
     published: usize,
     set_aside: usize,
     /// In a row.
@@ -171,6 +183,7 @@ struct Run {
 impl Run {
     /// Publishes what is there, the oldest first, until nothing is left, the bus takes no more or the time is over.
     async fn empty(&mut self, app: &App, store: &BookStore, started: Instant) {
+        let mut is_first = true;
         while self.stopped.is_none() {
             let limit = LISTED + self.left.len();
             let listed = match store.list_first(OUTBOX, limit).await {
@@ -181,6 +194,12 @@ impl Run {
                 }
             };
             let is_all = listed.len() < limit;
+            if std::mem::take(&mut is_first) {
+                self.found(
+                    listed.len(),
+                    listed.first().and_then(|first| read_path(&first.path)),
+                );
+            }
             let paths: Vec<String> = listed.into_iter().map(|listed| listed.path).collect();
             let orders = self.by_order(paths);
             if orders.is_empty() {
@@ -200,6 +219,16 @@ impl Run {
                 break;
             }
         }
+    }
+
+    /// Tells how many wait, up to a page of them, and since when the first does. Another instance may make the next run.
+    fn found(&mut self, waiting: usize, first: Option<(OffsetDateTime, OrderId, &str)>) {
+        let oldest = first.map(|(since, _, _)| OffsetDateTime::now_utc() - since);
+        let oldest = oldest.map_or(0.0, |oldest| oldest.as_seconds_f64().max(0.0));
+        metrics::set(Figure::OutboxWaiting, waiting as f64, &[]);
+        metrics::set(Figure::OutboxOldestAge, oldest, &[]);
+        self.waiting = waiting;
+        self.oldest_s = oldest as u64;
     }
 
     /// The entries of each order, the order with the oldest first, without those that stay.
@@ -258,6 +287,8 @@ impl Run {
 
     fn log(self, duration_ms: u64) {
         let Self {
+            waiting,
+            oldest_s,
             published,
             set_aside,
             left,
@@ -268,10 +299,12 @@ impl Run {
         let left = left.len();
         match (stopped, why) {
             (Some(why), _) => warn!(
-                published,
-                set_aside, duration_ms, "events wait in the outbox: {why}"
+                waiting,
+                oldest_s, published, set_aside, duration_ms, "events wait in the outbox: {why}"
             ),
             (None, Some(why)) => error!(
+                waiting,
+                oldest_s,
                 published,
                 set_aside,
                 left,
@@ -279,7 +312,10 @@ impl Run {
                 "entries stay in the outbox, the first of them because: {why}"
             ),
             (None, None) if published + set_aside == 0 => {}
-            (None, None) => info!(published, set_aside, duration_ms, "emptied the outbox"),
+            (None, None) => info!(
+                waiting,
+                oldest_s, published, set_aside, duration_ms, "emptied the outbox"
+            ),
         }
     }
 }
@@ -331,7 +367,7 @@ async fn empty_entry(app: &App, store: &BookStore, path: &str) -> Result<Done, S
     let Some(body) = body else {
         return Ok(Done::Gone);
     };
-    let Some((event, traceparent)) = read(&body) else {
+    let Some((event, carried)) = read(&body) else {
         set_aside(store, path, body, "it is no event of ours").await?;
         return Ok(Done::SetAside);
     };
@@ -344,8 +380,21 @@ async fn empty_entry(app: &App, store: &BookStore, path: &str) -> Result<Done, S
         return removed.map(|()| Done::Gone).map_err(|error| stays(&error));
     }
     if !app.unrecorded.contains(&event.id()) {
-        let message = message(&event, traceparent.as_deref());
-        match app.deliverer.topic.publish(&message).await {
+        let topic = &app.deliverer.topic;
+        let message = message(&event, carried.as_ref());
+        // Whoever took the order made the context that goes along.
+        let origin = carried.map(|carried| carried.parent);
+        let sending = Sending::Copy {
+            is_scheduled: false,
+        };
+        let (parent, order) = (Parent::Remote(origin), order.to_string());
+        let span = bus_span::sending(topic, parent, sending, &message.message_id, &order);
+        span.note(|recording| {
+            recording.set("orderup.function", "outbox").link(origin);
+        });
+        let published = span.around(topic.publish(&message)).await;
+        bus_span::sent(&span, published.as_ref().copied());
+        match published {
             Ok(()) => app.bus_rest.end(),
             Err(error @ (PublishError::TooLarge { .. } | PublishError::Unsendable(_))) => {
                 set_aside(store, path, body, &error.to_string()).await?;
@@ -411,10 +460,12 @@ impl Unrecorded {
     }
 }
 
-fn read(entry: &[u8]) -> Option<(Event, Option<String>)> {
+fn read(entry: &[u8]) -> Option<(Event, Option<Carried>)> {
     let entry: Entry = serde_json::from_slice(entry).ok()?;
     let event = Event::from_json(entry.event.to_string().as_bytes()).ok()?;
-    Some((event, entry.traceparent))
+    let parent = entry.traceparent.as_deref().and_then(SpanContext::parse);
+    let state = entry.tracestate.as_deref().and_then(trace::state);
+    Some((event, parent.map(|parent| Carried { parent, state })))
 }
 
 #[cfg(test)]
@@ -429,16 +480,20 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("orderup-{}", uuid::Uuid::new_v4()));
         let store = BookStore::folder(&folder).unwrap();
         let book = OrderBook::new(Some(store.clone()));
-        keep(&book, &order_placed(), TRACEPARENT).await.unwrap();
+        let carried = Carried {
+            parent: SpanContext::parse(TRACEPARENT).unwrap(),
+            state: Some("congo=t61rc".to_owned()),
+        };
+        keep(&book, &order_placed(), &carried).await.unwrap();
         let listed = store.list(OUTBOX).await.unwrap();
         let [entry] = &listed[..] else {
             panic!("{listed:?}");
         };
         let body = store.get(&entry.path).await.unwrap().unwrap();
-        let (event, traceparent) = read(&body).unwrap();
+        let (event, read_back) = read(&body).unwrap();
         let (kept, straight) = (
-            message(&event, traceparent.as_deref()),
-            message(&order_placed(), Some(TRACEPARENT)),
+            message(&event, read_back.as_ref()),
+            message(&order_placed(), Some(&carried)),
         );
         assert_eq!(kept.message_id, straight.message_id);
         assert_eq!(kept.body, straight.body);

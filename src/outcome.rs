@@ -38,6 +38,13 @@ pub struct Later {
     pub was_tried: bool,
 }
 
+impl Later {
+    /// The class of the failure, or by what it was held back, without what the other side answered.
+    pub fn class(&self) -> &str {
+        self.error.split(':').next().unwrap_or_default()
+    }
+}
+
 /// The message is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {

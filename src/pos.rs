@@ -23,7 +23,7 @@ use crate::{
     config::{ConfigError, Settings},
     failure::Class,
     order::{Order, OrderId, Payment},
-    provider_http::{self, Answer},
+    provider_http::{self, Answer, Tracing},
     till_error::{TillError, TillFailure, plain_code_of},
 };
 
@@ -197,9 +197,15 @@ impl PosClient {
     }
 
     async fn ask(&self, request: RequestBuilder) -> Result<Answer, TillError> {
-        provider_http::exchange(TILL, request, self.timeout, LONGEST_ANSWER)
-            .await
-            .map_err(|no_answer| TillFailure::of_no_answer(TILL, no_answer).into())
+        provider_http::exchange(
+            TILL,
+            request,
+            self.timeout,
+            LONGEST_ANSWER,
+            Tracing::Continued,
+        )
+        .await
+        .map_err(|no_answer| TillFailure::of_no_answer(TILL, no_answer).into())
     }
 }
 

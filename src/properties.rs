@@ -30,6 +30,10 @@ pub const DEAD_LETTER_TIME: &str = "dead-letter-time";
 /// W3C trace context, under its own name and under the one that the Azure SDKs look for.
 pub const TRACEPARENT: &str = "traceparent";
 pub const DIAGNOSTIC_ID: &str = "diagnostic-id";
+/// What the tracing systems of whoever ordered have added to it.
+pub const TRACESTATE: &str = "tracestate";
+/// The `traceparent` of the delivery that a copy repeats, where that one was recorded: the link between the two.
+pub const REPEATS: &str = "repeats";
 
 /// Service Bus's own property of a dead letter. A message that has it was re-sent from a dead-letter queue.
 pub const NATIVE_REASON: &str = "DeadLetterReason";

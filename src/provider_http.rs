@@ -10,7 +10,7 @@ use std::{
 };
 
 use reqwest::{
-    RequestBuilder, Url,
+    Method, RequestBuilder, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use secrecy::SecretString;
@@ -20,7 +20,10 @@ use crate::{
     config::{ConfigError, Settings},
     email::EmailError,
     failure::Class,
-    http_client, retry,
+    http_client,
+    properties::TRACEPARENT,
+    provider_call::{self, Call},
+    retry,
 };
 
 /// The email providers' answers have a few hundred bytes. Anything longer is not theirs.
@@ -49,12 +52,33 @@ pub(crate) async fn ask(
     request: RequestBuilder,
     total: Duration,
 ) -> Result<Answer, EmailError> {
-    exchange(provider, request, total, MAX_ANSWER)
+    exchange(provider, request, total, MAX_ANSWER, Tracing::Own)
         .await
         .map_err(|no_answer| match no_answer {
             NoAnswer::Unreachable(reason) => EmailError::Unreachable { provider, reason },
             NoAnswer::Unanswered(reason) => EmailError::Unanswered { provider, reason },
         })
+}
+
+/// Who hears of the order's trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracing {
+    /// Nobody but us: what a provider's own traces say, we never see.
+    Own,
+    /// The other side as well, by a `traceparent` header: it belongs to the shop.
+    Continued,
+}
+
+/// As a figure or a span names a provider.
+fn key(provider: &'static str) -> &'static str {
+    match provider {
+        "ACS" => "acs",
+        "Resend" => "resend",
+        "SendGrid" => "sendgrid",
+        "Square" => "square",
+        "the till" => "pos",
+        other => other,
+    }
 }
 
 /// As [`ask`], for any kind of provider. Of the body no more than `longest` bytes are read.
@@ -63,16 +87,38 @@ pub(crate) async fn exchange(
     request: RequestBuilder,
     total: Duration,
     longest: usize,
+    tracing: Tracing,
 ) -> Result<Answer, NoAnswer> {
-    let mut response = request.timeout(total).send().await.map_err(|error| {
-        let reason = http_client::reason(&error);
-        if error.is_connect() || error.is_builder() {
-            NoAnswer::Unreachable(reason)
-        } else {
-            NoAnswer::Unanswered(reason)
+    let (client, request) = request.timeout(total).build_split();
+    let mut request =
+        request.map_err(|error| NoAnswer::Unreachable(http_client::reason(&error)))?;
+    let call = Call::begin(
+        || key(provider),
+        request.method().as_str(),
+        request.url().host_str(),
+    );
+    let is_question = request.method() == Method::GET;
+    if tracing == Tracing::Continued
+        && let Some(context) = call.context()
+    {
+        let context = HeaderValue::try_from(context.to_string());
+        let context = context.expect("it is made of digits and dashes");
+        request.headers_mut().insert(TRACEPARENT, context);
+    }
+    let mut response = match client.execute(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            let reason = http_client::reason(&error);
+            let (class, no_answer) = if error.is_connect() || error.is_builder() {
+                (Class::Transient, NoAnswer::Unreachable(reason))
+            } else {
+                (Class::Ambiguous, NoAnswer::Unanswered(reason))
+            };
+            call.end(class.name(), None);
+            return Err(no_answer);
         }
-    })?;
-    Ok(Answer {
+    };
+    let answer = Answer {
         provider,
         status: response.status().as_u16(),
         headers: response.headers().clone(),
@@ -80,7 +126,15 @@ pub(crate) async fn exchange(
         body: http_client::read_at_most(&mut response, longest)
             .await
             .unwrap_or_default(),
-    })
+    };
+    let result = match answer.status {
+        200..300 => provider_call::OK,
+        // Whether something is there is what was asked.
+        404 if is_question => provider_call::OK,
+        _ => answer.class().name(),
+    };
+    call.end(result, Some(answer.status));
+    Ok(answer)
 }
 
 impl Answer {

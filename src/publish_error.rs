@@ -55,6 +55,19 @@ impl PublishError {
         refusal(status, service_text(body, secret), retry_after)
     }
 
+    /// One word for it, from this list.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unsendable(_) => "unsendable",
+            Self::TooLarge { .. } => "too-large",
+            Self::Rejected { .. } => "rejected",
+            Self::Busy { .. } => "busy",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Unanswered { .. } => "unanswered",
+            Self::NoToken(_) => "no-token",
+        }
+    }
+
     /// Whether the same message may be taken some seconds later.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -16,10 +16,10 @@ use crate::{
     orders_topic::{Outgoing, PropertyValue},
     outcome::{Dead, Later, Outcome},
     properties::{
-        AUDIENCE, DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, DEAD_LETTER_TIME, DIAGNOSTIC_ID,
-        FAILURES, FIRST_SEEN, GENERATION, HELD_SECONDS, LAST_ERROR, TRACEPARENT, UNCONFIRMED_SINCE,
-        VENDOR,
+        AUDIENCE, DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, DEAD_LETTER_TIME, FAILURES,
+        FIRST_SEEN, GENERATION, HELD_SECONDS, LAST_ERROR, REPEATS, UNCONFIRMED_SINCE, VENDOR,
     },
+    trace::{Carried, SpanContext},
 };
 
 /// Names the space of ids for messages that are no events.
@@ -82,7 +82,9 @@ pub struct Original<'a> {
     pub content: Content<'a>,
     pub audience: Audience,
     pub history: &'a History,
-    pub traceparent: Option<&'a str>,
+    pub carried: Option<&'a Carried>,
+    /// The delivery after which the copy is made, if it is recorded.
+    pub attempt: Option<SpanContext>,
 }
 
 impl Original<'_> {
@@ -163,10 +165,9 @@ impl Original<'_> {
         if let Some(vendor) = vendor {
             properties.push((VENDOR.to_owned(), text(vendor)));
         }
-        if let Some(traceparent) = self.traceparent {
-            for name in [TRACEPARENT, DIAGNOSTIC_ID] {
-                properties.push((name.to_owned(), text(traceparent)));
-            }
+        properties.extend(self.carried.into_iter().flat_map(Carried::properties));
+        if let Some(attempt) = self.attempt {
+            properties.push((REPEATS.to_owned(), PropertyValue::Text(attempt.to_string())));
         }
         Outgoing {
             message_id,
@@ -240,7 +241,8 @@ mod tests {
             content: Content::Event(event),
             audience: Audience::Vendors,
             history,
-            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            carried: None,
+            attempt: None,
         }
     }
 
@@ -255,7 +257,19 @@ mod tests {
     fn a_copy_says_whom_it_is_for_and_what_came_before() {
         let (event, history) = (order_placed(), history());
         let body = event.to_json();
-        let copy = original(&event, &body, &history).later(Some("bakery"), &later());
+        let context = |text| SpanContext::parse(text).unwrap();
+        let carried = Carried {
+            parent: context("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            state: Some("congo=t61rc".to_owned()),
+        };
+        let original = Original {
+            carried: Some(&carried),
+            attempt: Some(context(
+                "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",
+            )),
+            ..original(&event, &body, &history)
+        };
+        let copy = original.later(Some("bakery"), &later());
         let id = "01935a1e-9c00-7000-8000-000000000001";
         assert_eq!(copy.message_id, format!("{id}:placed:vendors:bakery:5"));
         assert_eq!(copy.label, "order.placed");
@@ -277,6 +291,11 @@ mod tests {
             (
                 "traceparent",
                 text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ),
+            ("tracestate", text("congo=t61rc")),
+            (
+                "repeats",
+                text("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"),
             ),
         ] {
             assert_eq!(property(&copy, name), Some(&value), "{name}");

@@ -19,9 +19,12 @@ use tracing::{Instrument, error, field, info, info_span, warn};
 use crate::{
     invocation::{id, millis},
     json,
+    metrics::{self, Figure},
     order::OrderId,
     problem::Problem,
     problem_type::ProblemType,
+    span::{Kind, Parent, Span},
+    trace::SpanContext,
 };
 
 /// The longest body that is read: what a Service Bus message can hold in the Standard tier. An event is hardly
@@ -49,10 +52,13 @@ pub async fn answer<T: IntoResponse>(
         invocation.id = id(headers),
         order.id = field::Empty,
         trace.id = field::Empty,
+        span.id = field::Empty,
+        sink = field::Empty,
     );
+    let step = begin(function, headers, &span);
     async {
         let mut gone = CallerGone(Some(function));
-        let handled = AssertUnwindSafe(handle).catch_unwind().await;
+        let handled = AssertUnwindSafe(step.around(handle)).catch_unwind().await;
         gone.0 = None;
         let handled = handled.unwrap_or_else(|_| Err(Problem::bug()));
         let (response, cause) = match handled {
@@ -63,6 +69,17 @@ pub async fn answer<T: IntoResponse>(
             }
         };
         let (status, duration_ms) = (response.status().as_u16(), millis(started));
+        step.note(|recording| {
+            recording.set("http.response.status_code", status);
+            if status >= 500 {
+                recording.fail(status.to_string());
+            }
+        });
+        if function == "checkout" && status >= 400 {
+            let code = response.status();
+            let labels = [("http.response.status_code", code.as_str())];
+            metrics::add(Figure::Refused, 1, &labels);
+        }
         match cause {
             Some(cause) => error!(status, duration_ms, "{function} answered {status}: {cause}"),
             None => info!(status, duration_ms, "{function} answered {status}"),
@@ -71,6 +88,35 @@ pub async fn answer<T: IntoResponse>(
     }
     .instrument(span)
     .await
+}
+
+/// Begins the request's span, as a part of the caller's trace if there is one.
+fn begin(function: &'static str, headers: &HeaderMap, log: &tracing::Span) -> Span {
+    let incoming = SpanContext::of_request(headers);
+    let (method, route) = match function {
+        "checkout" => ("POST", "/api/checkout"),
+        "cancel" => ("POST", "/api/orders/{orderId}/cancel"),
+        "order-status" => ("GET", "/api/orders/{orderId}/status"),
+        _ => ("GET", "/api/orders/{orderId}"),
+    };
+    let span = Span::begin(Kind::Server, Parent::Remote(incoming), || {
+        format!("{method} {route}")
+    });
+    span.note(|recording| {
+        recording
+            .set("http.request.method", method)
+            .set("http.route", route)
+            .set("faas.trigger", "http")
+            .set_some("faas.invocation_id", id(headers).map(str::to_owned))
+            .set("orderup.function", function);
+    });
+    if let Some(context) = span.context() {
+        log.record("trace.id", field::display(context.trace()));
+        log.record("span.id", field::display(context.span()));
+    } else if let Some(incoming) = incoming {
+        log.record("trace.id", field::display(incoming.trace()));
+    }
+    span
 }
 
 /// Says so when the request is dropped before its answer: the caller saw none, and an order may be on the topic.
@@ -87,6 +133,9 @@ impl Drop for CallerGone {
 /// Adds the order to what the log says of this request.
 pub fn record_order(order_id: OrderId) {
     tracing::Span::current().record("order.id", field::display(order_id));
+    Span::current().note(|recording| {
+        recording.set("orderup.order.id", order_id.to_string());
+    });
 }
 
 /// The JSON document that the request carries.

@@ -122,6 +122,11 @@ impl SmtpClient {
         })
     }
 
+    /// The server's name.
+    pub(crate) fn host(&self) -> &str {
+        &self.server.host
+    }
+
     pub(crate) async fn send(&self, email: &Email) -> Result<(), EmailError> {
         let message = self.message(email)?;
         let total = self.timeouts.total;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     config::{ConfigError, Settings},
     order::{Currency, LineItem, Money, Order},
-    provider_http::{self, Answer},
+    provider_http::{self, Answer, Tracing},
     square_errors,
     till_error::{TillError, TillFailure},
 };
@@ -329,9 +329,10 @@ impl SquareClient {
                 .header(CONTENT_TYPE, "application/json")
                 .body(body.to_string());
         }
-        let answer = provider_http::exchange(TILL, request, self.timeout, LONGEST_ANSWER)
-            .await
-            .map_err(|no_answer| TillFailure::of_no_answer(TILL, no_answer))?;
+        let answer =
+            provider_http::exchange(TILL, request, self.timeout, LONGEST_ANSWER, Tracing::Own)
+                .await
+                .map_err(|no_answer| TillFailure::of_no_answer(TILL, no_answer))?;
         match answer.status {
             200..300 => Ok(answer),
             _ => Err(square_errors::error(&answer)),

@@ -19,6 +19,7 @@ use crate::{
     App,
     announce::message,
     attempt::Attempt,
+    bus_span::{self, Sending},
     config::{ConfigError, Settings},
     delivery::{Delivery, Told, caught},
     event::{Cancellation, Event, EventKind},
@@ -28,9 +29,11 @@ use crate::{
     pos::PosClient,
     redelivery::Audience,
     retry,
+    span::Parent,
     square::SquareClient,
     till_facts::{Facts, Step, Stop, Verdict},
     till_pos, till_square, told,
+    trace::Carried,
 };
 
 /// The till that `TILL` names.
@@ -46,6 +49,14 @@ impl Till {
         settings
             .optional("TILL")
             .is_some_and(|till| !till.eq_ignore_ascii_case("none"))
+    }
+
+    /// As `TILL` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Square(_) => "square",
+            Self::Pos(_) => "pos",
+        }
     }
 
     /// Reads the settings of the till that `TILL` names, if it names one. It connects to nothing.
@@ -142,16 +153,28 @@ async fn settle(app: &App, till: &Till, delivery: &Delivery, started: Instant) -
         }
     };
     // Under the same id as whoever has published it before. The lock of this message is held meanwhile.
-    let message = message(&outcome, delivery.traceparent());
     let topic = &app.deliverer.topic;
-    publish_patiently(
-        started,
-        app.deliverer.publish_until,
-        retry::chance(),
-        || topic.publish(&message),
-    )
-    .await
-    .map_err(|error| {
+    let (id, order) = (outcome.id(), outcome.order_id().to_string());
+    let span = bus_span::sending(topic, Parent::Current, Sending::First, &id, &order);
+    let carried = delivery.carried().cloned();
+    let carried = match span.context() {
+        Some(parent) => Some(Carried {
+            parent,
+            state: carried.and_then(|carried| carried.state),
+        }),
+        None => carried,
+    };
+    let message = message(&outcome, carried.as_ref());
+    let published = span
+        .around(publish_patiently(
+            started,
+            app.deliverer.publish_until,
+            retry::chance(),
+            || topic.publish(&message),
+        ))
+        .await;
+    bus_span::sent(&span, published.as_ref().copied());
+    published.map_err(|error| {
         Stop::later(&format!(
             "the till has settled it, and the bus does not know: {error}"
         ))

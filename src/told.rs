@@ -322,7 +322,7 @@ pub async fn keep(
             Progress::Later { generation },
             Note {
                 due: Some(later.due),
-                error: Some(class(&later.error).to_owned()),
+                error: Some(later.class().to_owned()),
                 failures: later.failures,
                 ..Note::now()
             },
@@ -370,11 +370,6 @@ async fn record(
         warn!("the order book does not know what became of this notification: {error}");
     }
     written.is_ok()
-}
-
-/// The class of a failure, without what the other side answered.
-fn class(error: &str) -> &str {
-    error.split(':').next().unwrap_or_default()
 }
 
 /// Whether the vendor was told, or may have been, that the order goes on; unknown counts as yes.

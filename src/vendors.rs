@@ -167,7 +167,12 @@ impl Entry {
         let secrets =
             secrets.map_err(|problem| format!("(`{}`) has a secret that {problem}", self.id))?;
         Ok(Vendor {
-            channel: Channel::new(&format!("the vendor {}", self.id), policy, None),
+            channel: Channel::new(
+                &format!("the vendor {}", self.id),
+                &provider(&self.id),
+                policy,
+                None,
+            ),
             id: self.id,
             url,
             secrets,
@@ -175,6 +180,14 @@ impl Entry {
             is_parked: false,
         })
     }
+}
+
+/// Before a vendor's id, where figures and spans name it among the providers.
+pub const VENDOR: &str = "vendor:";
+
+/// As a figure or a span names a vendor.
+pub fn provider(vendor_id: &str) -> String {
+    format!("{VENDOR}{vendor_id}")
 }
 
 fn check_url(url: &str, allow_private: bool) -> Result<Url, &'static str> {

@@ -15,9 +15,11 @@ use time::OffsetDateTime;
 
 use crate::{
     failure::{Class, Failure},
+    properties::TRACEPARENT,
+    provider_call::{self, Call},
     public_address::{NoPublicAddress, PublicResolver},
     retry,
-    vendors::Vendor,
+    vendors::{Vendor, provider},
 };
 
 /// The time a vendor has for its answer. The standard recommends 15 to 30 seconds; an answer that takes longer
@@ -128,7 +130,8 @@ impl WebhookClient {
             &self.public
         };
         let timestamp = now.unix_timestamp();
-        let response = client
+        let call = Call::begin(|| provider(&vendor.id), "POST", vendor.url.host_str());
+        let mut request = client
             .post(vendor.url.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .header("webhook-id", &webhook.id)
@@ -137,10 +140,19 @@ impl WebhookClient {
                 "webhook-signature",
                 signatures(&vendor.secrets, &webhook.id, timestamp, &webhook.body),
             )
-            .body(webhook.body.clone())
-            .send()
-            .await
-            .map_err(|error| self.failure(&error))?;
+            .body(webhook.body.clone());
+        if let Some(context) = call.context() {
+            // A vendor who is asked about a webhook can name its trace, in which there is nothing but random numbers.
+            request = request.header(TRACEPARENT, context.to_string());
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let error = self.failure(&error);
+                call.end(error.failure().class.name(), None);
+                return Err(error);
+            }
+        };
         let status = response.status();
         let retry_after = response
             .headers()
@@ -148,13 +160,20 @@ impl WebhookClient {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| retry::retry_after(value, now.into()));
         drain(response).await;
-        if status.is_success() {
-            return Ok(());
-        }
-        Err(WebhookError::Answered {
-            status,
-            retry_after,
-        })
+        let result = if status.is_success() {
+            Ok(())
+        } else {
+            Err(WebhookError::Answered {
+                status,
+                retry_after,
+            })
+        };
+        let class = result
+            .as_ref()
+            .err()
+            .map(|error| error.failure().class.name());
+        call.end(class.unwrap_or(provider_call::OK), Some(status.as_u16()));
+        result
     }
 
     fn failure(&self, error: &reqwest::Error) -> WebhookError {
@@ -242,7 +261,7 @@ mod tests {
             secrets: vec![secret("C2FVsBQIhrscChlQIMV+b5sSYspob7oD")],
             allow_private: true,
             is_parked: false,
-            channel: Channel::new("the vendor bakery", &policy(), None),
+            channel: Channel::new("the vendor bakery", "vendor:bakery", &policy(), None),
         };
         let webhook = Webhook {
             id: "msg_1".to_owned(),

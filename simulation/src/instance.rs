@@ -132,11 +132,11 @@ impl Fleet {
 impl Instance {
     fn start(fleet: &Rc<Fleet>) -> Rc<Self> {
         let world = &fleet.world;
-        let channel = |id: &&'static str| (*id, Channel::new(id, &world.policy, None));
+        let channel = |id: &&'static str| (*id, Channel::new(id, id, &world.policy, None));
         let instance = Rc::new(Self {
             world: Rc::clone(world),
             fleet: Rc::clone(fleet),
-            email: Channel::new("email", &world.policy, Some(world.rate_limit())),
+            email: Channel::new("email", "email", &world.policy, Some(world.rate_limit())),
             vendors: VENDORS.iter().map(channel).collect(),
             cancelled_orders: CancelledOrders::default(),
             tasks: RefCell::default(),

@@ -185,7 +185,7 @@ async fn within_ten_minutes_the_topic_drops_what_has_the_same_id() {
     assert!(has(1)(&host.get("/_dev/emails").await));
 }
 
-async fn dead_letter(host: &DevHost, entity_path: &str) -> Value {
+pub async fn dead_letter(host: &DevHost, entity_path: &str) -> Value {
     host.wait_for("/_dev/entities", |entities| {
         entity(entities, entity_path)["deadLetter"] == 1
     })
@@ -206,7 +206,7 @@ async fn assert_no_dead_letters(host: &DevHost) {
 }
 
 /// Sends a copy over REST with the properties that the dead letter has, Service Bus's own among them.
-async fn resend(host: &DevHost, entity_path: &str, dead: &Value, message_id: &str) {
+pub async fn resend(host: &DevHost, entity_path: &str, dead: &Value, message_id: &str) {
     let url = format!("http://127.0.0.1:{}/{entity_path}/messages", host.bus_port);
     let broker = json!({ "MessageId": message_id, "Label": dead["label"], "CorrelationId": dead["correlationId"] });
     let body = match &dead["body"] {

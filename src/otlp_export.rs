@@ -1,0 +1,325 @@
+//! Sends spans and figures to an OpenTelemetry collector: OTLP over HTTP, with the binary's one HTTP client.
+//!
+//! Two tasks from start to end, one for each kind, and none where nothing is exported. Neither an order nor a notification ever waits
+//! for them: spans come by a queue of bounded length, figures are looked up. A collector that is away costs a line in the log a
+//! minute and, after a while, the telemetry of that time; what was lost is counted. Their own requests are not traced.
+//!
+//! What is retried, and when, is as the OTLP specification says ("OTLP/HTTP Response"). A process that is killed loses what it has
+//! not yet sent, which is what happened in the last seconds; one that is told to end sends it first, if that takes no longer than
+//! [`FLUSH`].
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::{
+    Client,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use crate::{
+    http_client::{read_at_most, reason},
+    metrics::{self, Figure, Registry},
+    otlp::{self, Resource},
+    retry,
+    span::Recording,
+    telemetry::{self, Endpoint, ExportSettings},
+};
+
+/// How long the end of the process may take for it.
+pub const FLUSH: Duration = Duration::from_secs(2);
+
+/// For how long the same is sent again. Meanwhile the queue takes what comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
+
+/// Between two lines in the log about the same trouble.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
+
+/// Of an answer; it says how many were rejected.
+const LONGEST_ANSWER: usize = 4096;
+
+/// The tasks.
+pub struct Exporter {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Exporter {
+    /// Turns telemetry on, and begins to export it. It connects to nothing before there is something to send.
+    pub fn start(settings: ExportSettings, http: &Client) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = Vec::new();
+        let ended = telemetry::turn_on(&settings);
+        let way = |signal, endpoint: &Endpoint| Way {
+            signal,
+            endpoint: endpoint.clone(),
+            http: http.clone(),
+            stopped: stopped.clone(),
+            trouble: Trouble::default(),
+        };
+        if let (Some(endpoint), Some(ended)) = (&settings.traces, ended) {
+            let spans = Spans {
+                way: way("traces", endpoint),
+                resource: settings.resource.clone(),
+                ended,
+                most: settings.batch,
+                delay: settings.delay,
+            };
+            tasks.push(tokio::spawn(spans.run()));
+        }
+        if let (Some(endpoint), Some(registry)) = (&settings.metrics, telemetry::metrics()) {
+            let figures = Figures {
+                way: way("metrics", endpoint),
+                resource: settings.resource,
+                registry,
+                interval: settings.interval,
+            };
+            tasks.push(tokio::spawn(figures.run()));
+        }
+        Self { stop, tasks }
+    }
+
+    /// Sends what there is, and ends.
+    pub async fn flush(self) {
+        self.stop.send_replace(true);
+        let all = futures_util::future::join_all(self.tasks);
+        if timeout(FLUSH, all).await.is_err() {
+            warn!(
+                "the last telemetry is lost: the collector has not answered within {} s",
+                FLUSH.as_secs()
+            );
+        }
+    }
+}
+
+/// The spans' task.
+struct Spans {
+    way: Way,
+    resource: Resource,
+    ended: mpsc::Receiver<Recording>,
+    most: usize,
+    delay: Duration,
+}
+
+impl Spans {
+    async fn run(mut self) {
+        let mut batch = Vec::new();
+        let mut due = None;
+        loop {
+            let room = self.most - batch.len();
+            let is_over = tokio::select! {
+                biased;
+                () = self.way.stop_is_asked() => true,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
+                _ = self.ended.recv_many(&mut batch, room) => {
+                    due.get_or_insert_with(|| Instant::now() + self.delay);
+                    if batch.len() < self.most {
+                        continue;
+                    }
+                    false
+                }
+            };
+            due = None;
+            self.send(&mut batch).await;
+            if is_over {
+                break;
+            }
+        }
+        // Requests in flight have ended, and their spans are in the queue.
+        while let Ok(span) = self.ended.try_recv() {
+            batch.push(span);
+            if batch.len() == self.most {
+                self.send(&mut batch).await;
+            }
+        }
+        self.send(&mut batch).await;
+    }
+
+    async fn send(&mut self, batch: &mut Vec<Recording>) {
+        let overflown = telemetry::traces().map_or(0, telemetry::Traces::take_overflown);
+        if overflown > 0 {
+            self.way.trouble.say(overflown, "the queue was full");
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let body = otlp::traces(&self.resource, batch);
+        let count = batch.len() as u64;
+        batch.clear();
+        self.way.send(body, count).await;
+    }
+}
+
+/// The figures' task.
+struct Figures {
+    way: Way,
+    resource: Resource,
+    registry: &'static Registry,
+    interval: Duration,
+}
+
+impl Figures {
+    async fn run(mut self) {
+        loop {
+            let due = Instant::now() + self.interval;
+            let is_over = tokio::select! {
+                biased;
+                () = self.way.stop_is_asked() => true,
+                () = sleep_until(due) => false,
+            };
+            let snapshot = self.registry.collect();
+            if !snapshot.points.is_empty() {
+                let body = otlp::metrics(&self.resource, &snapshot);
+                self.way.send(body, snapshot.points.len() as u64).await;
+            }
+            if is_over {
+                return;
+            }
+        }
+    }
+}
+
+/// The way of one kind to the collector.
+struct Way {
+    signal: &'static str,
+    endpoint: Endpoint,
+    http: Client,
+    stopped: watch::Receiver<bool>,
+    trouble: Trouble,
+}
+
+/// What a request came to.
+enum Sent {
+    /// The collector has it, but for so many.
+    Taken {
+        rejected: u64,
+    },
+    Again {
+        why: String,
+        wait: Option<Duration>,
+    },
+    Never {
+        why: String,
+    },
+}
+
+impl Way {
+    async fn stop_is_asked(&mut self) {
+        // Fails only when the process is ending anyhow.
+        let _ = self.stopped.wait_for(|is_stopped| *is_stopped).await;
+    }
+
+    /// Sends it until the collector has it, or does not want it, or the patience is over.
+    async fn send(&mut self, body: Vec<u8>, count: u64) {
+        let body = bytes::Bytes::from(body);
+        let started = Instant::now();
+        let mut retries = 0;
+        let why = loop {
+            let (why, wait) = match self.attempt(body.clone()).await {
+                Sent::Taken { rejected: 0 } => return self.trouble.end(),
+                Sent::Taken { rejected } => {
+                    return self.lost(rejected, "the collector rejected them");
+                }
+                Sent::Never { why } => break why,
+                Sent::Again { why, wait } => (why, wait),
+            };
+            let backoff = retry::backoff(FIRST_BACKOFF, LONGEST_BACKOFF, retries, retry::chance());
+            let pause = wait.unwrap_or_default().max(backoff);
+            retries += 1;
+            let is_last = *self.stopped.borrow();
+            if is_last || started.elapsed() + pause > PATIENCE {
+                break why;
+            }
+            self.trouble.say(0, &why);
+            // At the end of the process it is tried once more, at once.
+            let _ = timeout(pause, self.stop_is_asked()).await;
+        };
+        self.lost(count, &why);
+    }
+
+    async fn attempt(&self, body: bytes::Bytes) -> Sent {
+        let request = self
+            .http
+            .post(self.endpoint.url.clone())
+            .headers(self.endpoint.headers.clone())
+            .header(CONTENT_TYPE, "application/x-protobuf")
+            .timeout(self.endpoint.timeout)
+            .body(body);
+        let mut answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) if error.is_builder() => {
+                return Sent::Never {
+                    why: reason(&error),
+                };
+            }
+            Err(error) => {
+                return Sent::Again {
+                    why: reason(&error),
+                    wait: None,
+                };
+            }
+        };
+        let status = answer.status();
+        let wait = answer
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry::retry_after(value, SystemTime::now()));
+        // Reading to the end gives the connection back to the pool.
+        let body = read_at_most(&mut answer, LONGEST_ANSWER)
+            .await
+            .unwrap_or_default();
+        let why = format!("the collector answered {}", status.as_u16());
+        match status.as_u16() {
+            200..300 => Sent::Taken {
+                rejected: otlp::rejected(&body),
+            },
+            429 | 502..=504 => Sent::Again { why, wait },
+            _ => Sent::Never { why },
+        }
+    }
+
+    fn lost(&mut self, count: u64, why: &str) {
+        metrics::add(Figure::Dropped, count, &[("signal", self.signal)]);
+        self.trouble.say(count, why);
+    }
+}
+
+/// What is wrong with the way, told now and then.
+#[derive(Default)]
+struct Trouble {
+    said: Option<Instant>,
+    /// Not yet told.
+    lost: u64,
+    is_on: bool,
+}
+
+impl Trouble {
+    fn say(&mut self, lost: u64, why: &str) {
+        self.is_on = true;
+        self.lost += lost;
+        if self
+            .said
+            .is_some_and(|said| said.elapsed() < BETWEEN_WARNINGS)
+        {
+            return;
+        }
+        self.said = Some(Instant::now());
+        let lost = std::mem::take(&mut self.lost);
+        warn!(lost, "telemetry does not reach the collector: {why}");
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_on) {
+            let lost = std::mem::take(&mut self.lost);
+            info!(lost, "telemetry reaches the collector");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Whether, whereto and how much is exported: the standard `OTEL_…` settings (OpenTelemetry, "Environment Variable Specification").
+//!
+//! Off unless an endpoint is set, and then there is nothing of it but the comparison by which everybody finds that out. What is
+//! counted and recorded anywhere in the process comes together here, as the lines of the log do in `tracing`.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use percent_encoding::percent_decode_str;
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    config::{ConfigError, Settings},
+    metrics::{self, Figure, Registry},
+    otlp::Resource,
+    span::Recording,
+    trace::SpanContext,
+};
+
+static TELEMETRY: OnceLock<Telemetry> = OnceLock::new();
+
+#[derive(Debug)]
+struct Telemetry {
+    traces: Option<Traces>,
+    metrics: Option<Registry>,
+}
+
+/// Whether nothing is exported.
+pub fn is_off() -> bool {
+    TELEMETRY.get().is_none()
+}
+
+/// Where spans go; nothing if they go nowhere.
+pub fn traces() -> Option<&'static Traces> {
+    TELEMETRY.get()?.traces.as_ref()
+}
+
+/// Where figures go; nothing if they go nowhere.
+pub fn metrics() -> Option<&'static Registry> {
+    TELEMETRY.get()?.metrics.as_ref()
+}
+
+/// Turns it on, for the whole process and its life; answers where ended spans come out, if they are exported. A second call changes
+/// nothing.
+pub(crate) fn turn_on(settings: &ExportSettings) -> Option<mpsc::Receiver<Recording>> {
+    let (queue, ended) = mpsc::channel(settings.queue);
+    let traces = settings.traces.is_some().then(|| Traces {
+        sampler: settings.sampler,
+        queue,
+        overflown: AtomicU64::new(0),
+    });
+    let metrics = settings
+        .metrics
+        .is_some()
+        .then(|| Registry::new(settings.is_delta));
+    let ended = traces.is_some().then_some(ended);
+    TELEMETRY.set(Telemetry { traces, metrics }).ok()?;
+    ended
+}
+
+/// The way of spans into the exporter.
+#[derive(Debug)]
+pub struct Traces {
+    pub sampler: Sampler,
+    queue: mpsc::Sender<Recording>,
+    overflown: AtomicU64,
+}
+
+impl Traces {
+    /// Never waits: what finds no room is counted, and gone.
+    pub(crate) fn enqueue(&self, recording: Recording) {
+        if self.queue.try_send(recording).is_err() {
+            self.overflown.fetch_add(1, Ordering::Relaxed);
+            metrics::add(Figure::Dropped, 1, &[("signal", "traces")]);
+        }
+    }
+
+    /// How many have found no room since this was asked last.
+    pub(crate) fn take_overflown(&self) -> u64 {
+        self.overflown.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Which traces are recorded: `OTEL_TRACES_SAMPLER`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampler {
+    /// Whoever begins a trace decides for all.
+    follows_parent: bool,
+    /// Of 2^63, how many random numbers are.
+    threshold: u64,
+}
+
+const ALL: u64 = 1 << 63;
+
+impl Sampler {
+    fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+        const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+        let name = settings.optional(SAMPLER);
+        let name = name.as_deref().unwrap_or("parentbased_always_on");
+        let (follows_parent, what) = match name.strip_prefix("parentbased_") {
+            Some(what) => (true, what),
+            None => (false, name),
+        };
+        let ratio = match what {
+            "always_on" => 1.0,
+            "always_off" => 0.0,
+            "traceidratio" => match settings.optional(ARGUMENT) {
+                None => 1.0,
+                Some(text) => text
+                    .parse()
+                    .ok()
+                    .filter(|ratio| (0.0..=1.0).contains(ratio))
+                    .ok_or_else(|| {
+                        ConfigError::invalid(ARGUMENT, "it is no share", "a number from 0 to 1")
+                    })?,
+            },
+            _ => {
+                let expected =
+                    "always_on, always_off or traceidratio, each also with parentbased_ before it";
+                return Err(ConfigError::invalid(
+                    SAMPLER,
+                    "that sampler is not known",
+                    expected,
+                ));
+            }
+        };
+        // In range, as just checked.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let threshold = (ratio * ALL as f64) as u64;
+        Ok(Self {
+            follows_parent,
+            threshold,
+        })
+    }
+
+    /// The context with the decision in it.
+    pub fn sampled(self, context: SpanContext, parent: Option<SpanContext>) -> SpanContext {
+        let is_sampled = match parent {
+            Some(parent) if self.follows_parent => parent.is_sampled(),
+            // The last 64 bits, as in the SDKs of Go, Java and Rust: whoever else samples by the same ratio takes the same traces.
+            Some(_) | None => (context.trace_id as u64) >> 1 < self.threshold,
+        };
+        context.sampled(is_sampled)
+    }
+}
+
+/// All that the exporter has to know.
+#[derive(Debug)]
+pub struct ExportSettings {
+    pub(crate) traces: Option<Endpoint>,
+    pub(crate) metrics: Option<Endpoint>,
+    pub(crate) resource: Resource,
+    pub(crate) sampler: Sampler,
+    pub(crate) is_delta: bool,
+    /// Spans that wait to be exported.
+    pub(crate) queue: usize,
+    pub(crate) batch: usize,
+    /// The longest that a span waits for others to go with.
+    pub(crate) delay: Duration,
+    pub(crate) interval: Duration,
+}
+
+/// Where one kind is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    /// For one request and its answer.
+    pub(crate) timeout: Duration,
+}
+
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+impl ExportSettings {
+    /// Reads the settings, if anything is to be exported. It connects to nothing.
+    ///
+    /// # Errors
+    /// Each setting that is wrong.
+    pub fn from_settings(settings: &Settings) -> Result<Option<Self>, Vec<ConfigError>> {
+        let is_disabled = settings.optional("OTEL_SDK_DISABLED");
+        if is_disabled.is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+            return Ok(None);
+        }
+        let mut errors = Vec::new();
+        let mut usable = |read| match read {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        };
+        let traces = usable(Endpoint::from_settings(settings, "TRACES", "v1/traces"));
+        let metrics = usable(Endpoint::from_settings(settings, "METRICS", "v1/metrics"));
+        if traces.is_none() && metrics.is_none() && errors.is_empty() {
+            return Ok(None);
+        }
+        let read = Self::read(settings, traces, metrics);
+        match (read, errors.is_empty()) {
+            (Ok(read), true) => Ok(Some(read)),
+            (read, _) => {
+                errors.extend(read.err());
+                errors.dedup();
+                Err(errors)
+            }
+        }
+    }
+
+    fn read(
+        settings: &Settings,
+        traces: Option<Endpoint>,
+        metrics: Option<Endpoint>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            traces,
+            metrics,
+            resource: resource(settings)?,
+            sampler: Sampler::from_settings(settings)?,
+            is_delta: is_delta(settings)?,
+            queue: number(settings, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 100_000)?,
+            batch: number(settings, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 10_000)?,
+            delay: milliseconds(settings, "OTEL_BSP_SCHEDULE_DELAY", 5000)?,
+            interval: milliseconds(settings, "OTEL_METRIC_EXPORT_INTERVAL", 60_000)?,
+        })
+    }
+}
+
+impl Endpoint {
+    /// Of what is called `signal` in the settings; nothing if it goes nowhere.
+    fn from_settings(
+        settings: &Settings,
+        signal: &str,
+        path: &str,
+    ) -> Result<Option<Self>, ConfigError> {
+        let exporter = format!("OTEL_{signal}_EXPORTER");
+        match settings.optional(&exporter).as_deref() {
+            None | Some("otlp") => {}
+            Some("none") => return Ok(None),
+            Some(_) => {
+                return Err(ConfigError::invalid(
+                    &exporter,
+                    "it is not known",
+                    "otlp or none",
+                ));
+            }
+        }
+        let own = |name: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{name}");
+        // The setting for both is a base, to which the path is added; that for one of them is the whole.
+        let (variable, text) = match settings.optional(&own("ENDPOINT")) {
+            Some(text) => (own("ENDPOINT"), text),
+            None => match settings.optional(ENDPOINT) {
+                Some(text) => (
+                    ENDPOINT.to_owned(),
+                    format!("{}/{path}", text.trim_end_matches('/')),
+                ),
+                None => return Ok(None),
+            },
+        };
+        let url = Url::parse(&text).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+        });
+        let url = url.ok_or_else(|| {
+            let expected =
+                "the http:// or https:// URL of a collector, as in http://localhost:4318";
+            ConfigError::invalid(&variable, "that is no URL to export to", expected)
+        })?;
+        let either = |name: &str| {
+            let all = format!("OTEL_EXPORTER_OTLP_{name}");
+            [own(name), all]
+                .into_iter()
+                .find(|variable| settings.optional(variable).is_some())
+        };
+        let one_of = |name: &str, known: &str| match either(name) {
+            Some(variable) if settings.optional(&variable).as_deref() != Some(known) => Err(
+                ConfigError::invalid(&variable, "it is not supported", known),
+            ),
+            Some(_) | None => Ok(()),
+        };
+        one_of("PROTOCOL", "http/protobuf")?;
+        one_of("COMPRESSION", "none")?;
+        let timeout = either("TIMEOUT").unwrap_or_default();
+        Ok(Some(Self {
+            url,
+            headers: match either("HEADERS") {
+                Some(variable) => headers(settings, &variable)?,
+                None => HeaderMap::new(),
+            },
+            timeout: milliseconds(settings, &timeout, 10_000)?,
+        }))
+    }
+}
+
+/// `name=value,…`, each value percent-encoded; no value is told.
+fn headers(settings: &Settings, variable: &str) -> Result<HeaderMap, ConfigError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs(settings, variable)? {
+        let invalid = || ConfigError::invalid(variable, "a part of it is no header", PAIRS);
+        let name: HeaderName = name.parse().map_err(|_| invalid())?;
+        let mut value: HeaderValue = value.parse().map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+const PAIRS: &str = "a list as in name=value,name=value, with values percent-encoded";
+
+fn pairs(settings: &Settings, variable: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    let text = settings.optional(variable).unwrap_or_default();
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    let pair = |part: &str| {
+        let (name, value) = part.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        Some((name.trim().to_owned(), value.into_owned()))
+    };
+    let pairs: Option<_> = parts.map(pair).collect();
+    pairs.ok_or_else(|| ConfigError::invalid(variable, "it is no list of pairs", PAIRS))
+}
+
+fn is_delta(settings: &Settings) -> Result<bool, ConfigError> {
+    const VARIABLE: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    let text = settings
+        .optional(VARIABLE)
+        .map(|text| text.to_ascii_lowercase());
+    match text.as_deref() {
+        None | Some("cumulative") => Ok(false),
+        // What they differ in is a kind of instrument that we do not have.
+        Some("delta" | "lowmemory") => Ok(true),
+        Some(_) => Err(ConfigError::invalid(
+            VARIABLE,
+            "it is not known",
+            "cumulative, delta or lowmemory",
+        )),
+    }
+}
+
+fn number(
+    settings: &Settings,
+    variable: &str,
+    default: usize,
+    most: usize,
+) -> Result<usize, ConfigError> {
+    let Some(text) = settings.optional(variable) else {
+        return Ok(default);
+    };
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| {
+        let expected = format!("a whole number from 1 to {most}");
+        ConfigError::invalid(variable, "it is out of bounds", expected)
+    })
+}
+
+fn milliseconds(
+    settings: &Settings,
+    variable: &str,
+    default: usize,
+) -> Result<Duration, ConfigError> {
+    const A_DAY: usize = 24 * 60 * 60 * 1000;
+    let number = number(settings, variable, default, A_DAY)?;
+    Ok(Duration::from_millis(number as u64))
+}
+
+/// Who we are to those who look at it, by the semantic conventions.
+fn resource(settings: &Settings) -> Result<Resource, ConfigError> {
+    let any = |variables: &[&str]| {
+        variables
+            .iter()
+            .find_map(|variable| settings.optional(variable))
+    };
+    let site = settings.optional("WEBSITE_SITE_NAME");
+    let container_app = settings.optional("CONTAINER_APP_NAME");
+    let platform = match (&container_app, &site) {
+        (Some(_), _) => Some("azure.container_apps"),
+        (None, Some(_)) => Some("azure.functions"),
+        (None, None) => None,
+    };
+    let instance = any(&[
+        "WEBSITE_INSTANCE_ID",
+        "CONTAINER_APP_REPLICA_NAME",
+        "CONTAINER_NAME",
+        "HOSTNAME",
+    ]);
+    let known = [
+        ("service.name", Some("orderup".to_owned())),
+        (
+            "service.version",
+            Some(env!("CARGO_PKG_VERSION").to_owned()),
+        ),
+        (
+            "service.instance.id",
+            Some(instance.unwrap_or_else(|| Uuid::new_v4().to_string())),
+        ),
+        ("cloud.provider", platform.map(|_| "azure".to_owned())),
+        ("cloud.platform", platform.map(str::to_owned)),
+        ("cloud.region", any(&["REGION_NAME"])),
+        ("faas.name", site.or(container_app)),
+        ("telemetry.sdk.language", Some("rust".to_owned())),
+        ("telemetry.sdk.name", Some("orderup".to_owned())),
+        (
+            "telemetry.sdk.version",
+            Some(env!("CARGO_PKG_VERSION").to_owned()),
+        ),
+    ];
+    let known = known
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let mut resource: Resource = known.collect();
+    let name = settings
+        .optional("OTEL_SERVICE_NAME")
+        .map(|name| ("service.name".to_owned(), name));
+    for (name, value) in pairs(settings, "OTEL_RESOURCE_ATTRIBUTES")?
+        .into_iter()
+        .chain(name)
+    {
+        resource.retain(|(known, _)| *known != name);
+        resource.push((name, value));
+    }
+    Ok(resource)
+}
