@@ -20,7 +20,9 @@ use crate::{
     journal::{Entry, Journal},
     json_response::{json_response, problem},
     square_state::{Controls, Square},
+    story,
     timer::Timer,
+    traces::Traces,
     vendors::{Webhooks, by_id},
 };
 
@@ -30,6 +32,7 @@ pub struct Journals {
     pub emails: Arc<Emails>,
     pub webhooks: Arc<Webhooks>,
     pub square: Arc<Square>,
+    pub traces: Arc<Traces>,
 }
 
 impl Journals {
@@ -39,6 +42,7 @@ impl Journals {
             emails: Arc::new(Journal::open(&data.join("emails.jsonl"))?),
             webhooks: Arc::new(Journal::open(&data.join("webhooks.jsonl"))?),
             square: Arc::new(Square::open(&data.join("till.jsonl"))?),
+            traces: Arc::default(),
         })
     }
 }
@@ -70,6 +74,8 @@ pub fn router(dev: Dev) -> Router {
             "/_dev/till",
             get(till).put(set_till_controls).delete(clear_till),
         )
+        .route("/_dev/traces", get(traces).delete(clear_traces))
+        .route("/_dev/traces/{id}", get(trace))
         .route("/_dev/timers/{function}", post(run_timer))
         .route("/_dev/entities", get(entities))
         .route("/_dev/entities/{*path}", get(messages))
@@ -85,6 +91,8 @@ async fn index() -> Response {
             "GET, DELETE /_dev/emails",
             "GET, DELETE /_dev/webhooks",
             "GET, PUT, DELETE /_dev/till",
+            "GET, DELETE /_dev/traces",
+            "GET /_dev/traces/{order id or trace id}",
             "POST /_dev/timers/{function}",
             "GET /_dev/entities",
             "GET /_dev/entities/{path}/messages?state=active|locked|scheduled|deadLetter",
@@ -142,6 +150,27 @@ async fn clear_till(State(dev): State<Dev>) -> Response {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(why) => problem(StatusCode::INTERNAL_SERVER_ERROR, &why),
     }
+}
+
+/// All stories that the handler has told, as text.
+async fn traces(State(dev): State<Dev>) -> String {
+    story::told(dev.journals.traces.all(), None)
+}
+
+/// That of one order, or of one trace.
+async fn trace(State(dev): State<Dev>, Path(id): Path<String>) -> Response {
+    match story::told(dev.journals.traces.all(), Some(&id)) {
+        none if none.is_empty() => {
+            let why = "there is no span of this order or trace; the handler exports them a moment after they end";
+            problem(StatusCode::NOT_FOUND, why)
+        }
+        story => story.into_response(),
+    }
+}
+
+async fn clear_traces(State(dev): State<Dev>) -> StatusCode {
+    dev.journals.traces.clear();
+    StatusCode::NO_CONTENT
 }
 
 /// Answers when the invocation has ended; `status` is null where the handler gave no answer.

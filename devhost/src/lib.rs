@@ -3,7 +3,7 @@
 //! [`stack`] puts it together. The handler is a child process that is spoken to as Azure's host does ([`worker`],
 //! [`invocation`], [`envelope`], [`answer`]); HTTP comes in by [`front_door`], messages by [`pump`], from the bus itself or over
 //! AMQP ([`receiver`]), and what is due by [`timer`]. The
-//! stand-ins ([`acs`], [`square`], [`vendors`]) and the fault switches ([`faults`]) are devhost's own. Nothing here knows what the
+//! stand-ins ([`acs`], [`square`], [`vendors`], and [`traces`], which [`story`] tells) and the fault switches ([`faults`]) are devhost's own. Nothing here knows what the
 //! messages mean, and no type is shared with the handler.
 
 pub mod acs;
@@ -55,8 +55,10 @@ pub mod square_state;
 pub mod stack;
 pub mod stand_ins;
 pub mod stopping;
+pub mod story;
 pub mod time_span;
 pub mod timer;
+pub mod traces;
 pub mod vendors;
 pub mod worker;
 

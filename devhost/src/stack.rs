@@ -38,7 +38,7 @@ use crate::{
     stand_ins::{self, Ports, StandIns},
     stopping::{Reason, Stopping},
     timer::Timer,
-    vendors,
+    traces, vendors,
     worker::Worker,
 };
 
@@ -373,7 +373,9 @@ impl Doors {
             .layer(middleware::from_fn_with_state(
                 Arc::clone(&journals.square),
                 square::counted,
-            ));
+            ))
+            // Faults are for those whom orders depend on.
+            .merge(traces::router(Arc::clone(&journals.traces)));
         let policy = stand_ins::bus_policy();
         let worker = rooms.invoker.worker.clone();
         // On the port of AMQP, too, but for the faults, which cut connections of their own listener.

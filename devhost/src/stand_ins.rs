@@ -116,7 +116,13 @@ pub fn install(
     };
     Ok(StandIns {
         vendors,
-        lines: vec![email, till, webhooks, order_book],
+        lines: vec![
+            email,
+            till,
+            webhooks,
+            order_book,
+            install_traces(settings, ports),
+        ],
         own_email,
         has_own_till,
         generated,
@@ -143,6 +149,35 @@ fn install_email(settings: &mut Settings, ports: Ports) -> String {
     }
     format!(
         "Emails:   go to the stand-in; see http://localhost:{}/_dev/emails",
+        ports.functions
+    )
+}
+
+/// Any of them, if it is the user's own, means that telemetry goes elsewhere, or nowhere.
+const TRACES_SETTINGS: [&str; 3] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_SDK_DISABLED",
+];
+
+fn install_traces(settings: &mut Settings, ports: Ports) -> String {
+    let own = TRACES_SETTINGS
+        .into_iter()
+        .find(|name| settings.is_users_own(name));
+    if let Some(name) = own {
+        return format!("Traces:   go where {name} says, because it is yours");
+    }
+    settings.set(
+        TRACES_SETTINGS[0],
+        format!("http://127.0.0.1:{}", ports.outside),
+    );
+    // Whoever has just placed an order wants to see it.
+    let delay = "OTEL_BSP_SCHEDULE_DELAY";
+    if settings.get(delay).is_none_or(str::is_empty) {
+        settings.set(delay, "100");
+    }
+    format!(
+        "Traces:   go to the stand-in; see http://localhost:{}/_dev/traces",
         ports.functions
     )
 }
