@@ -1,6 +1,6 @@
 //! What the log and the figures say of one delivery, though its recipients may have fared differently.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use tracing::{error, info, warn};
 
@@ -25,23 +25,21 @@ pub struct Summary {
 
 /// How many there were of each.
 #[derive(Debug, Default)]
-struct Counts(BTreeMap<String, usize>);
+struct Counts(Vec<(String, usize)>);
 
 impl Counts {
     fn add(&mut self, name: &str) {
-        match self.0.get_mut(name) {
-            Some(count) => *count += 1,
-            None => {
-                self.0.insert(name.to_owned(), 1);
-            }
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((name.to_owned(), 1)),
         }
     }
 
     fn all(&self) -> usize {
-        self.0.values().sum()
+        self.0.iter().map(|(_, count)| count).sum()
     }
 
-    /// As in `paused:1,transient:2`; nothing if there are none.
+    /// As in `transient:2,paused:1`; nothing if there are none.
     fn written(&self) -> Option<String> {
         let mut written = String::new();
         for (name, count) in &self.0 {

@@ -165,6 +165,8 @@ pub struct App {
     pub unrecorded: Unrecorded,
     pub till: Option<Till>,
     pub till_channel: Channel,
+    /// The way out, but for webhooks.
+    pub http: reqwest::Client,
     /// Without them nobody but the holders of a key may ask for an order's status.
     pub order_tokens: Option<OrderTokens>,
 }
@@ -221,6 +223,7 @@ impl App {
                 unrecorded: Unrecorded::default(),
                 till: till?,
                 order_tokens: order_tokens?,
+                http: http.clone(),
             })
         };
         app().ok_or(errors)

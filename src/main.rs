@@ -13,7 +13,7 @@ use orderup::{
     App, audit,
     command_line::{self, Command},
     config::{ConfigError, Settings},
-    dead_letters, http_client,
+    dead_letters,
     otlp_export::Exporter,
     router,
     telemetry::ExportSettings,
@@ -120,14 +120,7 @@ async fn serve() -> Result<(), Vec<String>> {
     let (stopping, stopped) = oneshot::channel();
     let stop =
         stop(stopping).map_err(|error| vec![format!("signals cannot be received: {error}")])?;
-    let exporter = match export {
-        Some(export) => {
-            // A pool of its own: the collector takes no connection from an order.
-            let http = http_client::outgoing(&settings).map_err(|error| vec![error.to_string()])?;
-            Some(Exporter::start(export, &http))
-        }
-        None => None,
-    };
+    let exporter = export.map(|export| Exporter::start(export, &app.http));
     info!("listening on {address}");
     app.announce_what_is_off();
     tokio::select! {

@@ -4,7 +4,7 @@
 //! (`trace/v1/trace.proto`, `metrics/v1/metrics.proto`); tests read them back with that crate. Pure.
 
 use crate::{
-    metrics::{Form, Point, Snapshot},
+    metrics::{Form, Labels, Point, Snapshot},
     span::{Recording, Value},
 };
 
@@ -31,11 +31,9 @@ pub fn traces(resource: &Resource, spans: &[Recording]) -> Vec<u8> {
 /// An `ExportMetricsServiceRequest`.
 pub fn metrics(resource: &Resource, snapshot: &Snapshot) -> Vec<u8> {
     request(resource, |scope| {
-        let mut points = snapshot.points.iter().peekable();
         // The points of one figure come one after the other.
-        while let Some(((figure, _), _)) = points.peek() {
-            let figure = *figure;
-            let (name, unit, form) = figure.described();
+        for points in snapshot.points.chunk_by(|a, b| a.figure == b.figure) {
+            let (name, unit, form) = points[0].figure.described();
             scope.message(2, |metric| {
                 metric.text(1, name);
                 metric.text(3, unit);
@@ -45,16 +43,13 @@ pub fn metrics(resource: &Resource, snapshot: &Snapshot) -> Vec<u8> {
                     Form::Histogram(_) => 9,
                 };
                 metric.message(kind, |data| {
-                    while let Some(((_, labels), point)) =
-                        points.next_if(|((next, _), _)| *next == figure)
-                    {
-                        let labels = labels.iter().map(|(name, value)| (*name, value.as_str()));
+                    for point in points {
                         data.message(1, |message| match form {
                             Form::Histogram(bounds) => {
-                                write_histogram(message, labels, snapshot, point, bounds);
+                                write_histogram(message, snapshot, point, bounds);
                             }
                             Form::Counter | Form::Gauge | Form::Glimpse => {
-                                write_number(message, labels, snapshot, point, form);
+                                write_number(message, snapshot, point, form);
                             }
                         });
                     }
@@ -126,12 +121,9 @@ fn request(resource: &Resource, write: impl FnOnce(&mut Message)) -> Vec<u8> {
     let mut request = Message::default();
     request.message(1, |of_resource| {
         of_resource.message(1, |message| {
-            let attributes = resource.iter();
-            write_texts(
-                message,
-                1,
-                attributes.map(|(name, value)| (&**name, &**value)),
-            );
+            for (name, value) in resource {
+                write_text(message, 1, name, value);
+            }
         });
         of_resource.message(2, |of_scope| {
             of_scope.message(1, |scope| {
@@ -180,13 +172,7 @@ fn write_span(message: &mut Message, span: &Recording) {
     message.fixed32(16, u32::from(span.context.is_sampled()));
 }
 
-fn write_number<'a>(
-    message: &mut Message,
-    labels: impl Iterator<Item = (&'a str, &'a str)>,
-    snapshot: &Snapshot,
-    point: &Point,
-    form: Form,
-) {
+fn write_number(message: &mut Message, snapshot: &Snapshot, point: &Point, form: Form) {
     if form == Form::Counter {
         message.fixed64(2, snapshot.since);
     }
@@ -197,16 +183,10 @@ fn write_number<'a>(
         Form::Counter => message.fixed64(6, point.value as u64),
         Form::Gauge | Form::Glimpse | Form::Histogram(_) => message.double(4, point.value),
     }
-    write_texts(message, 7, labels);
+    write_labels(message, 7, &point.labels);
 }
 
-fn write_histogram<'a>(
-    message: &mut Message,
-    labels: impl Iterator<Item = (&'a str, &'a str)>,
-    snapshot: &Snapshot,
-    point: &Point,
-    bounds: &[f64],
-) {
+fn write_histogram(message: &mut Message, snapshot: &Snapshot, point: &Point, bounds: &[f64]) {
     message.fixed64(2, snapshot.since);
     message.fixed64(3, snapshot.until);
     message.fixed64(4, point.count);
@@ -225,22 +205,23 @@ fn write_histogram<'a>(
             .flat_map(|bound| bound.to_le_bytes())
             .collect::<Vec<_>>(),
     );
-    write_texts(message, 9, labels);
+    write_labels(message, 9, &point.labels);
     message.double(11, point.least);
     message.double(12, point.most);
 }
 
-fn write_texts<'a>(
-    message: &mut Message,
-    field: u64,
-    texts: impl Iterator<Item = (&'a str, &'a str)>,
-) {
-    for (name, value) in texts {
-        message.message(field, |attribute| {
-            attribute.text(1, name);
-            attribute.message(2, |any| any.text(1, value));
-        });
+fn write_labels(message: &mut Message, field: u64, labels: &Labels) {
+    for (name, value) in labels {
+        write_text(message, field, name, value);
     }
+}
+
+/// An attribute that is text.
+fn write_text(message: &mut Message, field: u64, name: &str, value: &str) {
+    message.message(field, |attribute| {
+        attribute.text(1, name);
+        attribute.message(2, |any| any.text(1, value));
+    });
 }
 
 /// A message of Protocol Buffers, as it is written.

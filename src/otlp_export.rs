@@ -8,16 +8,22 @@
 //! not yet sent, which is what happened in the last seconds; one that is told to end sends it first, if that takes no longer than
 //! [`FLUSH`].
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
     Client,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::Notify,
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -26,8 +32,7 @@ use crate::{
     metrics::{self, Figure, Registry},
     otlp::{self, Resource},
     retry,
-    span::Recording,
-    telemetry::{self, Endpoint, ExportSettings},
+    telemetry::{self, Endpoint, ExportSettings, Traces},
 };
 
 /// How long the end of the process may take for it.
@@ -47,49 +52,73 @@ const LONGEST_ANSWER: usize = 4096;
 
 /// The tasks.
 pub struct Exporter {
-    stop: watch::Sender<bool>,
+    stop: Arc<Stop>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// Whether the process is ending.
+#[derive(Default)]
+struct Stop {
+    is_asked: AtomicBool,
+    asked: Notify,
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.is_asked.store(true, Ordering::Release);
+        self.asked.notify_waiters();
+    }
+
+    fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
+    }
+
+    async fn wait(&self) {
+        let asked = self.asked.notified();
+        if !self.is_asked() {
+            asked.await;
+        }
+    }
 }
 
 impl Exporter {
     /// Turns telemetry on, and begins to export it. It connects to nothing before there is something to send.
     pub fn start(settings: ExportSettings, http: &Client) -> Self {
-        let (stop, stopped) = watch::channel(false);
+        telemetry::turn_on(&settings);
+        let stop = Arc::<Stop>::default();
         let mut tasks = Vec::new();
-        let ended = telemetry::turn_on(&settings);
-        let way = |signal, endpoint: &Endpoint| Way {
+        let way = |signal, endpoint| Way {
             signal,
-            endpoint: endpoint.clone(),
+            endpoint,
+            resource: settings.resource.clone(),
             http: http.clone(),
-            stopped: stopped.clone(),
+            stop: Arc::clone(&stop),
             trouble: Trouble::default(),
         };
-        if let (Some(endpoint), Some(ended)) = (&settings.traces, ended) {
-            let spans = Spans {
-                way: way("traces", endpoint),
-                resource: settings.resource.clone(),
-                ended,
-                most: settings.batch,
-                delay: settings.delay,
-            };
-            tasks.push(tokio::spawn(spans.run()));
+        if let (Some(endpoint), Some(traces)) = (settings.traces, telemetry::traces()) {
+            let way = way("traces", endpoint);
+            tasks.push(tokio::spawn(export_spans(way, traces, settings.delay)));
         }
-        if let (Some(endpoint), Some(registry)) = (&settings.metrics, telemetry::metrics()) {
-            let figures = Figures {
-                way: way("metrics", endpoint),
-                resource: settings.resource,
+        if let (Some(endpoint), Some(registry)) = (settings.metrics, telemetry::metrics()) {
+            let way = way("metrics", endpoint);
+            tasks.push(tokio::spawn(export_figures(
+                way,
                 registry,
-                interval: settings.interval,
-            };
-            tasks.push(tokio::spawn(figures.run()));
+                settings.interval,
+            )));
         }
         Self { stop, tasks }
     }
 
     /// Sends what there is, and ends.
     pub async fn flush(self) {
-        self.stop.send_replace(true);
-        let all = futures_util::future::join_all(self.tasks);
+        self.stop.ask();
+        let all = async {
+            for task in self.tasks {
+                // It is over, however it ended.
+                let _ = task.await;
+            }
+        };
         if timeout(FLUSH, all).await.is_err() {
             warn!(
                 "the last telemetry is lost: the collector has not answered within {} s",
@@ -99,89 +128,43 @@ impl Exporter {
     }
 }
 
-/// The spans' task.
-struct Spans {
-    way: Way,
-    resource: Resource,
-    ended: mpsc::Receiver<Recording>,
-    most: usize,
-    delay: Duration,
-}
-
-impl Spans {
-    async fn run(mut self) {
-        let mut batch = Vec::new();
-        let mut due = None;
+async fn export_spans(mut way: Way, traces: &'static Traces, delay: Duration) {
+    loop {
+        tokio::select! {
+            biased;
+            () = way.stop.wait() => {}
+            () = traces.is_worth_it() => {}
+            () = sleep(delay) => {}
+        }
+        let is_over = way.stop.is_asked();
         loop {
-            let room = self.most - batch.len();
-            let is_over = tokio::select! {
-                biased;
-                () = self.way.stop_is_asked() => true,
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
-                _ = self.ended.recv_many(&mut batch, room) => {
-                    due.get_or_insert_with(|| Instant::now() + self.delay);
-                    if batch.len() < self.most {
-                        continue;
-                    }
-                    false
-                }
-            };
-            due = None;
-            self.send(&mut batch).await;
-            if is_over {
+            let (batch, overflown) = traces.take();
+            if overflown > 0 {
+                way.trouble.say(overflown, "the queue was full");
+            }
+            if batch.is_empty() {
                 break;
             }
+            let body = otlp::traces(&way.resource, &batch);
+            way.send(body, batch.len() as u64).await;
         }
-        // Requests in flight have ended, and their spans are in the queue.
-        while let Ok(span) = self.ended.try_recv() {
-            batch.push(span);
-            if batch.len() == self.most {
-                self.send(&mut batch).await;
-            }
-        }
-        self.send(&mut batch).await;
-    }
-
-    async fn send(&mut self, batch: &mut Vec<Recording>) {
-        let overflown = telemetry::traces().map_or(0, telemetry::Traces::take_overflown);
-        if overflown > 0 {
-            self.way.trouble.say(overflown, "the queue was full");
-        }
-        if batch.is_empty() {
+        if is_over {
             return;
         }
-        let body = otlp::traces(&self.resource, batch);
-        let count = batch.len() as u64;
-        batch.clear();
-        self.way.send(body, count).await;
     }
 }
 
-/// The figures' task.
-struct Figures {
-    way: Way,
-    resource: Resource,
-    registry: &'static Registry,
-    interval: Duration,
-}
-
-impl Figures {
-    async fn run(mut self) {
-        loop {
-            let due = Instant::now() + self.interval;
-            let is_over = tokio::select! {
-                biased;
-                () = self.way.stop_is_asked() => true,
-                () = sleep_until(due) => false,
-            };
-            let snapshot = self.registry.collect();
-            if !snapshot.points.is_empty() {
-                let body = otlp::metrics(&self.resource, &snapshot);
-                self.way.send(body, snapshot.points.len() as u64).await;
-            }
-            if is_over {
-                return;
-            }
+async fn export_figures(mut way: Way, registry: &'static Registry, interval: Duration) {
+    loop {
+        let _ = timeout(interval, way.stop.wait()).await;
+        let is_over = way.stop.is_asked();
+        let snapshot = registry.collect();
+        if !snapshot.points.is_empty() {
+            let body = otlp::metrics(&way.resource, &snapshot);
+            way.send(body, snapshot.points.len() as u64).await;
+        }
+        if is_over {
+            return;
         }
     }
 }
@@ -190,8 +173,9 @@ impl Figures {
 struct Way {
     signal: &'static str,
     endpoint: Endpoint,
+    resource: Resource,
     http: Client,
-    stopped: watch::Receiver<bool>,
+    stop: Arc<Stop>,
     trouble: Trouble,
 }
 
@@ -211,11 +195,6 @@ enum Sent {
 }
 
 impl Way {
-    async fn stop_is_asked(&mut self) {
-        // Fails only when the process is ending anyhow.
-        let _ = self.stopped.wait_for(|is_stopped| *is_stopped).await;
-    }
-
     /// Sends it until the collector has it, or does not want it, or the patience is over.
     async fn send(&mut self, body: Vec<u8>, count: u64) {
         let body = bytes::Bytes::from(body);
@@ -233,13 +212,13 @@ impl Way {
             let backoff = retry::backoff(FIRST_BACKOFF, LONGEST_BACKOFF, retries, retry::chance());
             let pause = wait.unwrap_or_default().max(backoff);
             retries += 1;
-            let is_last = *self.stopped.borrow();
+            let is_last = self.stop.is_asked();
             if is_last || started.elapsed() + pause > PATIENCE {
                 break why;
             }
             self.trouble.say(0, &why);
             // At the end of the process it is tried once more, at once.
-            let _ = timeout(pause, self.stop_is_asked()).await;
+            let _ = timeout(pause, self.stop.wait()).await;
         };
         self.lost(count, &why);
     }

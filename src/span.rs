@@ -9,6 +9,7 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -19,8 +20,13 @@ use pin_project_lite::pin_project;
 
 use crate::{telemetry, trace::SpanContext};
 
-tokio::task_local! {
-    static CURRENT: Arc<Active>;
+thread_local! {
+    /// Of the task that is being polled.
+    static CURRENT: RefCell<Option<Arc<Active>>> = const { RefCell::new(None) };
+}
+
+fn current() -> Option<Arc<Active>> {
+    CURRENT.with_borrow(Clone::clone)
 }
 
 /// Clones are the same span.
@@ -86,7 +92,7 @@ impl Span {
             return Self(None);
         };
         let parent = match parent {
-            Parent::Current => CURRENT.try_with(|current| current.context).ok(),
+            Parent::Current => current().map(|current| current.context),
             Parent::Remote(parent) => parent,
         };
         let context = traces.sampler.sampled(SpanContext::next(parent), parent);
@@ -112,7 +118,7 @@ impl Span {
         if telemetry::traces().is_none() {
             return Self(None);
         }
-        Self(CURRENT.try_with(Arc::clone).ok())
+        Self(current())
     }
 
     /// Where it stands, if anything is exported.
@@ -140,8 +146,14 @@ impl Span {
 
 impl Recording {
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) -> &mut Self {
-        self.attributes.push((name, value.into()));
+        self.push(name, value.into());
         self
+    }
+
+    // Called from everywhere, and only while something is exported: once in the binary is enough.
+    #[inline(never)]
+    fn push(&mut self, name: &'static str, value: Value) {
+        self.attributes.push((name, value));
     }
 
     pub fn set_some(&mut self, name: &'static str, value: Option<impl Into<Value>>) -> &mut Self {
@@ -240,9 +252,22 @@ impl<F: Future> Future for Around<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        match &this.span.0 {
-            None => this.future.poll(cx),
-            Some(active) => CURRENT.sync_scope(Arc::clone(active), || this.future.poll(cx)),
-        }
+        let _entered = this.span.0.clone().map(Entered::new);
+        this.future.poll(cx)
+    }
+}
+
+/// As long as it lives, its span is the current one of the thread, and then whichever was before.
+struct Entered(Option<Arc<Active>>);
+
+impl Entered {
+    fn new(active: Arc<Active>) -> Self {
+        Self(CURRENT.replace(Some(active)))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
     }
 }

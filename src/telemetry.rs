@@ -4,10 +4,7 @@
 //! counted and recorded anywhere in the process comes together here, as the lines of the log do in `tracing`.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +13,8 @@ use reqwest::{
     Url,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
@@ -50,44 +48,72 @@ pub fn metrics() -> Option<&'static Registry> {
     TELEMETRY.get()?.metrics.as_ref()
 }
 
-/// Turns it on, for the whole process and its life; answers where ended spans come out, if they are exported. A second call changes
-/// nothing.
-pub(crate) fn turn_on(settings: &ExportSettings) -> Option<mpsc::Receiver<Recording>> {
-    let (queue, ended) = mpsc::channel(settings.queue);
+/// Turns it on, for the whole process and its life. A second call changes nothing.
+pub(crate) fn turn_on(settings: &ExportSettings) {
     let traces = settings.traces.is_some().then(|| Traces {
         sampler: settings.sampler,
-        queue,
-        overflown: AtomicU64::new(0),
+        queue: Mutex::default(),
+        room: settings.queue,
+        batch: settings.batch,
+        is_worth_it: Notify::new(),
     });
     let metrics = settings
         .metrics
         .is_some()
         .then(|| Registry::new(settings.is_delta));
-    let ended = traces.is_some().then_some(ended);
-    TELEMETRY.set(Telemetry { traces, metrics }).ok()?;
-    ended
+    let _ = TELEMETRY.set(Telemetry { traces, metrics });
 }
 
 /// The way of spans into the exporter.
 #[derive(Debug)]
 pub struct Traces {
     pub sampler: Sampler,
-    queue: mpsc::Sender<Recording>,
-    overflown: AtomicU64,
+    queue: Mutex<Queue>,
+    room: usize,
+    batch: usize,
+    /// There are as many as go into one request.
+    is_worth_it: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    ended: Vec<Recording>,
+    overflown: u64,
 }
 
 impl Traces {
     /// Never waits: what finds no room is counted, and gone.
     pub(crate) fn enqueue(&self, recording: Recording) {
-        if self.queue.try_send(recording).is_err() {
-            self.overflown.fetch_add(1, Ordering::Relaxed);
+        let mut queue = self.lock();
+        if queue.ended.len() >= self.room {
+            queue.overflown += 1;
+            drop(queue);
             metrics::add(Figure::Dropped, 1, &[("signal", "traces")]);
+            return;
+        }
+        queue.ended.push(recording);
+        if queue.ended.len() >= self.batch {
+            self.is_worth_it.notify_one();
         }
     }
 
-    /// How many have found no room since this was asked last.
-    pub(crate) fn take_overflown(&self) -> u64 {
-        self.overflown.swap(0, Ordering::Relaxed)
+    /// Ends when a request could be filled.
+    pub(crate) async fn is_worth_it(&self) {
+        self.is_worth_it.notified().await;
+    }
+
+    /// As many as go into one request, the oldest first, and how many have found no room since this was asked last.
+    pub(crate) fn take(&self) -> (Vec<Recording>, u64) {
+        let mut queue = self.lock();
+        let end = queue.ended.len().min(self.batch);
+        let rest = queue.ended.split_off(end);
+        let batch = std::mem::replace(&mut queue.ended, rest);
+        (batch, std::mem::take(&mut queue.overflown))
+    }
+
+    /// No `.await` happens under it; a panic elsewhere leaves it whole.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,14 +306,27 @@ impl Endpoint {
                 .into_iter()
                 .find(|variable| settings.optional(variable).is_some())
         };
-        let one_of = |name: &str, known: &str| match either(name) {
-            Some(variable) if settings.optional(&variable).as_deref() != Some(known) => Err(
-                ConfigError::invalid(&variable, "it is not supported", known),
-            ),
-            Some(_) | None => Ok(()),
+        // Known by the standard is not spoken by us. Azure Container Apps sets `grpc` by itself, which must not keep an app
+        // from taking orders.
+        let known = |name: &str, known: [&'static str; 3]| {
+            let Some(variable) = either(name) else {
+                return Ok(known[0]);
+            };
+            let text = settings.optional(&variable).unwrap_or_default();
+            let found = known.into_iter().find(|known| *known == text);
+            found
+                .ok_or_else(|| ConfigError::invalid(&variable, "it is not known", known.join(", ")))
         };
-        one_of("PROTOCOL", "http/protobuf")?;
-        one_of("COMPRESSION", "none")?;
+        let protocol = known("PROTOCOL", ["http/protobuf", "http/json", "grpc"])?;
+        if protocol != "http/protobuf" {
+            warn!(
+                "no {} are exported: OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, and only http/protobuf is spoken",
+                signal.to_ascii_lowercase()
+            );
+            return Ok(None);
+        }
+        // Nobody has to compress, whoever is allowed to.
+        known("COMPRESSION", ["none", "gzip", "deflate"])?;
         let timeout = either("TIMEOUT").unwrap_or_default();
         Ok(Some(Self {
             url,
@@ -376,51 +415,47 @@ fn milliseconds(
     Ok(Duration::from_millis(number as u64))
 }
 
+/// Where an instance finds its own name; the first that is there.
+const INSTANCE: [&str; 4] = [
+    "WEBSITE_INSTANCE_ID",
+    "CONTAINER_APP_REPLICA_NAME",
+    "CONTAINER_NAME",
+    "HOSTNAME",
+];
+
 /// Who we are to those who look at it, by the semantic conventions.
 fn resource(settings: &Settings) -> Result<Resource, ConfigError> {
-    let any = |variables: &[&str]| {
-        variables
+    let platform = match () {
+        () if settings.optional("CONTAINER_APP_NAME").is_some() => Some("azure.container_apps"),
+        () if settings.optional("WEBSITE_SITE_NAME").is_some() => Some("azure.functions"),
+        () => None,
+    };
+    let mut resource = Resource::new();
+    for (name, value) in [
+        ("service.name", Some("orderup")),
+        ("service.version", Some(env!("CARGO_PKG_VERSION"))),
+        ("cloud.provider", platform.map(|_| "azure")),
+        ("cloud.platform", platform),
+        ("telemetry.sdk.language", Some("rust")),
+        ("telemetry.sdk.name", Some("orderup")),
+        ("telemetry.sdk.version", Some(env!("CARGO_PKG_VERSION"))),
+    ] {
+        resource.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+    for (name, variables) in [
+        ("cloud.region", &["REGION_NAME"][..]),
+        ("faas.name", &["WEBSITE_SITE_NAME", "CONTAINER_APP_NAME"]),
+        ("service.instance.id", &INSTANCE),
+    ] {
+        let value = variables
             .iter()
-            .find_map(|variable| settings.optional(variable))
-    };
-    let site = settings.optional("WEBSITE_SITE_NAME");
-    let container_app = settings.optional("CONTAINER_APP_NAME");
-    let platform = match (&container_app, &site) {
-        (Some(_), _) => Some("azure.container_apps"),
-        (None, Some(_)) => Some("azure.functions"),
-        (None, None) => None,
-    };
-    let instance = any(&[
-        "WEBSITE_INSTANCE_ID",
-        "CONTAINER_APP_REPLICA_NAME",
-        "CONTAINER_NAME",
-        "HOSTNAME",
-    ]);
-    let known = [
-        ("service.name", Some("orderup".to_owned())),
-        (
-            "service.version",
-            Some(env!("CARGO_PKG_VERSION").to_owned()),
-        ),
-        (
-            "service.instance.id",
-            Some(instance.unwrap_or_else(|| Uuid::new_v4().to_string())),
-        ),
-        ("cloud.provider", platform.map(|_| "azure".to_owned())),
-        ("cloud.platform", platform.map(str::to_owned)),
-        ("cloud.region", any(&["REGION_NAME"])),
-        ("faas.name", site.or(container_app)),
-        ("telemetry.sdk.language", Some("rust".to_owned())),
-        ("telemetry.sdk.name", Some("orderup".to_owned())),
-        (
-            "telemetry.sdk.version",
-            Some(env!("CARGO_PKG_VERSION").to_owned()),
-        ),
-    ];
-    let known = known
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    let mut resource: Resource = known.collect();
+            .find_map(|variable| settings.optional(variable));
+        let value = match value {
+            None if name == "service.instance.id" => Some(Uuid::new_v4().to_string()),
+            value => value,
+        };
+        resource.extend(value.map(|value| (name.to_owned(), value)));
+    }
     let name = settings
         .optional("OTEL_SERVICE_NAME")
         .map(|name| ("service.name".to_owned(), name));

@@ -25,7 +25,7 @@ const BODY: &str = r#"{"customer":"Ada Lovelace","email":"ada@example.net"}"#;
 const VENDORS: &str = "orders/subscriptions/vendors";
 
 /// The command with the settings of the connection and no others.
-fn orderup(bus: &str, arguments: &str) -> Command {
+pub fn orderup(bus: &str, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orderup"));
     command
         .args(arguments.split_whitespace())

@@ -13,7 +13,7 @@ use crate::{
     service_bus::sas,
 };
 
-async fn empty_the_outbox(host: &DevHost) {
+pub async fn empty_the_outbox(host: &DevHost) {
     let run = host.http.post(host.url("/_dev/timers/outbox"));
     let response = run.send().await.unwrap();
     assert!(

@@ -8,8 +8,11 @@ use serde_json::json;
 
 use crate::{
     collector::{Asked, Collector},
+    dead_letters,
     devhost::{DevHost, has},
+    end_to_end::place,
     handler::order,
+    outbox::empty_the_outbox,
     recovery::{dead_letter, resend},
 };
 
@@ -151,4 +154,128 @@ async fn an_order_is_one_story_with_its_retry_and_its_replay() {
     assert_eq!(later.get("messaging.message.id"), copy);
     assert_eq!(later.get("orderup.generation"), "1");
     assert!(calls(&spans, later, "POST vendor:bakery").is_empty());
+}
+
+#[tokio::test]
+async fn an_order_that_went_through_the_outbox_is_one_story_too() {
+    let collector = Collector::start().await;
+    let settings = [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            &*collector.url.clone().leak(),
+        ),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "50"),
+    ];
+    let host = DevHost::start_with(&settings).await;
+    host.fault("bus", &json!({ "status": 503 })).await;
+    // The second does not try the topic, which has just refused the first.
+    let (tried, untried) = (place(&host).await, place(&host).await);
+    host.no_fault("bus").await;
+    empty_the_outbox(&host).await;
+    host.wait_for("/_dev/emails", has(2)).await;
+    collector
+        .metric("orderup.orders.accepted", "sink=outbox", 2.0)
+        .await;
+    collector.metric("orderup.outbox.waiting", "", 2.0).await;
+    let spans = collector.spans("process notifications", 2).await;
+    for (order, name, error) in [
+        (tried, "send orders", true),
+        (untried, "create orders", false),
+    ] {
+        let of_order = |span: &&Span| span.get("messaging.message.conversation_id") == order;
+        let sent: Vec<_> = spans.iter().filter(of_order).collect();
+        let origin = sent
+            .iter()
+            .find(|span| span.kind() == SpanKind::Producer)
+            .unwrap();
+        assert_eq!(
+            (origin.name.as_str(), origin.get("error.type").is_empty()),
+            (name, !error)
+        );
+        assert_eq!(origin.get("orderup.sink"), "outbox");
+        let published = sent
+            .iter()
+            .find(|span| span.kind() == SpanKind::Client)
+            .unwrap();
+        assert_eq!(published.get("orderup.function"), "outbox");
+        assert!(published.is_part_of(origin) && published.is_linked_to(origin));
+        let delivery = deliveries(&spans, "notify").into_iter();
+        let mut delivery = delivery.filter(|span| span.get("orderup.order.id") == order);
+        assert!(delivery.next().unwrap().is_part_of(origin));
+    }
+}
+
+/// What a user sees with curl; and the replay is that of the operator's command.
+#[tokio::test]
+async fn devhost_tells_the_story_as_a_tree() {
+    let host = DevHost::start().await;
+    host.fault("email", &json!({ "status": 422, "times": 1 }))
+        .await;
+    let order_id = place(&host).await;
+    dead_letter(&host, "notifications").await;
+    let bus = format!("http://127.0.0.1:{}", host.bus_port);
+    let replay = dead_letters::orderup(&bus, "dead-letters replay")
+        .output()
+        .await
+        .unwrap();
+    assert!(replay.status.success(), "{replay:?}");
+    host.wait_for("/_dev/emails", has(1)).await;
+    let url = host.url(&format!("/_dev/traces/{order_id}"));
+    let tree = loop {
+        let tree = host
+            .http
+            .get(&url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        if tree.contains("a replay") && tree.contains("POST acs  202") {
+            break tree;
+        }
+        tokio::task::yield_now().await;
+    };
+    let line = |text: &str| tree.lines().find(|line| line.contains(text)).unwrap();
+    assert!(
+        tree.starts_with(&format!("order {order_id}\ntrace ")),
+        "{tree}"
+    );
+    assert!(
+        line("POST /api/checkout").ends_with("  [1] POST /api/checkout  202"),
+        "{tree}"
+    );
+    assert!(line("send orders  placed").contains("└─ [2]"), "{tree}");
+    let given_up = line("EmailRefused:1");
+    let number = given_up.split(['[', ']']).nth(1).unwrap();
+    assert!(
+        given_up.contains("process notifications  notify  placed  dead"),
+        "{tree}"
+    );
+    assert!(
+        line("a replay").ends_with(&format!("a replay  repeats [{number}]")),
+        "{tree}"
+    );
+    let unknown = host
+        .http
+        .get(host.url("/_dev/traces/unknown"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    let all = host
+        .http
+        .get(host.url("/_dev/traces"))
+        .send()
+        .await
+        .unwrap();
+    assert!(all.text().await.unwrap().contains(&order_id));
+    host.http
+        .delete(host.url("/_dev/traces"))
+        .send()
+        .await
+        .unwrap();
+    let none = host.http.get(&url).send().await.unwrap();
+    assert_eq!(none.status(), StatusCode::NOT_FOUND);
 }
