@@ -88,8 +88,8 @@ impl fmt::Debug for BusRest {
 /// announced.
 pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(), Problem> {
     let topic = &app.deliverer.topic;
-    let (id, order) = (event.id(), event.order_id().to_string());
-    let span = bus_span::sending(topic, Parent::Current, Sending::First, &id, &order);
+    let ids = || (event.id(), event.order_id().to_string());
+    let span = bus_span::sending(topic, Parent::Current, Sending::First, ids);
     let incoming = SpanContext::of_request(headers);
     let carried = Carried {
         parent: span
@@ -101,7 +101,9 @@ pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(
     log.record("trace.id", tracing::field::display(carried.parent.trace()));
     let announced = span.around(place(app, event, &carried, &span)).await;
     if let Ok(sink) = announced {
-        log.record("sink", sink);
+        if sink != TOPIC {
+            log.record("sink", sink);
+        }
         if event.kind == EventKind::Placed {
             metrics::add(Figure::Accepted, 1, &[("sink", sink)]);
         }

@@ -20,13 +20,13 @@ pub enum Sending {
     Copy { is_scheduled: bool },
 }
 
-/// The span in which a message is sent to the topic.
+/// The span in which a message is sent to the topic; `ids` are the message's and the order's, and are only asked for if it is
+/// recorded.
 pub fn sending(
     topic: &OrdersTopic,
     parent: Parent,
     sending: Sending,
-    message_id: &str,
-    order_id: &str,
+    ids: impl FnOnce() -> (String, String),
 ) -> Span {
     let (kind, operation) = match sending {
         Sending::First => (Kind::Producer, "send"),
@@ -37,10 +37,11 @@ pub fn sending(
     };
     let span = Span::begin(kind, parent, || format!("{operation} {}", topic.name()));
     span.note(|recording| {
+        let (message_id, order_id) = ids();
         of_message(recording, operation, "send", topic.name(), Some(message_id));
         recording.set("server.address", topic.host().to_owned());
         if !order_id.is_empty() {
-            recording.set("messaging.message.conversation_id", order_id.to_owned());
+            recording.set("messaging.message.conversation_id", order_id);
         }
     });
     span
@@ -97,7 +98,7 @@ pub fn delivering(delivered: &Delivered<'_>) -> Span {
             "process",
             "process",
             entity,
-            delivered.message_id,
+            delivered.message_id.map(str::to_owned),
         );
         recording
             .set_some("messaging.destination.subscription.name", subscription)
@@ -121,12 +122,12 @@ fn of_message(
     operation: &'static str,
     operation_type: &'static str,
     destination: &str,
-    message_id: Option<&str>,
+    message_id: Option<String>,
 ) {
     recording
         .set("messaging.system", "servicebus")
         .set("messaging.operation.name", operation)
         .set("messaging.operation.type", operation_type)
         .set("messaging.destination.name", destination.to_owned())
-        .set_some("messaging.message.id", message_id.map(str::to_owned));
+        .set_some("messaging.message.id", message_id);
 }

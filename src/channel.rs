@@ -19,11 +19,9 @@ use crate::{
     attempt::{Attempt, Held},
     breaker::{Breaker, Change, Signal, Ticket},
     failure::{Class, Failure},
-    invocation::millis,
     metrics::{self, Figure},
     rate_limit::{RateLimit, SHORT_TURN},
     retry_policy::RetryPolicy,
-    vendors::VENDOR,
 };
 
 /// Clones share it.
@@ -115,7 +113,6 @@ impl Channel {
     {
         let started = Instant::now();
         let mut tries = 0;
-        let mut provider_ms = 0_u64;
         let mut failed = None;
         let mut has_waited = has_waited;
         loop {
@@ -134,13 +131,7 @@ impl Channel {
                 Err(held) => return failed.map_or(Attempt::Held(held), Attempt::Failed),
             };
             // Also after a panic the channel has to know that the call is over.
-            let began = Instant::now();
             let result = AssertUnwindSafe(call).catch_unwind().await;
-            provider_ms += millis(began.into_std());
-            // Several vendors may be called in one delivery, each of which has a line of its own.
-            if !self.provider.starts_with(VENDOR) {
-                tracing::Span::current().record("provider_ms", provider_ms);
-            }
             let result = result.unwrap_or_else(|_| Err(Failure::handler_fault()));
             self.record(Instant::now(), ticket, result.as_ref().copied());
             let Err(failure) = result else {

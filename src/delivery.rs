@@ -10,7 +10,15 @@
 //! A process that is killed before the answer leaves the message to be delivered again: attempts are repeated under the
 //! same key, and copies are sent again with the same id, which the topic drops.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::Bytes,
@@ -65,6 +73,8 @@ pub struct Deliverer {
 pub struct Delivery {
     pub event: Event,
     message: Message,
+    /// How long the one provider or till has been called, in milliseconds.
+    provider_ms: AtomicU64,
 }
 
 /// A message as it was read, whatever is in it.
@@ -92,6 +102,15 @@ impl Delivery {
     /// Where it belongs in the trace of its order.
     pub fn carried(&self) -> Option<&Carried> {
         self.message.carried.as_ref()
+    }
+
+    /// The call of the one provider or till, whose time is told in the log. Each of several vendors has a line of its own.
+    pub async fn timed<T>(&self, call: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let result = call.await;
+        self.provider_ms
+            .fetch_add(millis(began.into_std()), Ordering::Relaxed);
+        result
     }
 
     /// Whether an earlier attempt may have reached the recipient without our knowing.
@@ -149,7 +168,6 @@ impl Deliverer {
             delivery_count = field::Empty,
             trace.id = field::Empty,
             span.id = field::Empty,
-            provider_ms = field::Empty,
         );
         async {
             let duration_ms = || millis(started.into_std());
@@ -176,7 +194,8 @@ impl Deliverer {
                 }
             };
             let span = message.begin(function, audience, id(headers));
-            let (carried, age) = (message.carried.clone(), message.age());
+            let origin = message.carried.as_ref().map(|carried| carried.parent);
+            let age = message.age();
             metrics::observe(Figure::NotificationAge, age, &[("function", function)]);
             let policy = &self.policy;
             let mut settled = None;
@@ -187,7 +206,7 @@ impl Deliverer {
                     span.note(|recording| {
                         recording.set("orderup.order.id", order_id.to_string());
                     });
-                    let delivery = Arc::new(Delivery { event, message });
+                    let delivery = Arc::new(Delivery::new(event, message));
                     let told = match delivery.message.stray(audience) {
                         Some(told) => vec![told],
                         None => span.around(tell(Arc::clone(&delivery))).await,
@@ -200,15 +219,16 @@ impl Deliverer {
                 }
                 Err(error) => message.condemn(audience, &error, OffsetDateTime::now_utc()),
             };
-            let origin = carried.map(|carried| carried.parent);
             let published = span.around(self.publish_all(copies, origin, started)).await;
             match published {
                 Ok(()) => {
+                    let mut provider_ms = 0;
                     if let Some((delivery, outcomes)) = settled {
                         self.keep(audience, &delivery, &outcomes).await;
+                        provider_ms = delivery.provider_ms.load(Ordering::Relaxed);
                     }
                     summary.count(function, &span);
-                    summary.log(function, duration_ms(), age);
+                    summary.log(function, duration_ms(), provider_ms, age);
                     completed()
                 }
                 Err(error) => {
@@ -250,8 +270,8 @@ impl Deliverer {
             .map(async |copy| {
                 let is_scheduled = copy.scheduled_enqueue_time.is_some();
                 let sending = Sending::Copy { is_scheduled };
-                let (id, order) = (&copy.message_id, &copy.correlation_id);
-                let span = bus_span::sending(&self.topic, Parent::Current, sending, id, order);
+                let ids = || (copy.message_id.clone(), copy.correlation_id.clone());
+                let span = bus_span::sending(&self.topic, Parent::Current, sending, ids);
                 span.note(|recording| {
                     recording.link(origin);
                 });
@@ -416,7 +436,11 @@ impl Message {
 impl Delivery {
     /// What a function gets of a message with that event.
     pub fn new(event: Event, message: Message) -> Self {
-        Self { event, message }
+        Self {
+            event,
+            message,
+            provider_ms: AtomicU64::new(0),
+        }
     }
 
     /// The copies in which the message goes on, and what to say and to keep about it. `chance` gives numbers from 0 to 1.

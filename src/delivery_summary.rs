@@ -112,8 +112,9 @@ impl Summary {
         });
     }
 
-    /// Writes the line; to be called once the message is safe. `age` is how long its audience has waited for it.
-    pub fn log(mut self, function: &str, duration_ms: u64, age: Duration) {
+    /// Writes the line; to be called once the message is safe. `provider_ms` is how long the provider or till was called,
+    /// where there is one, and `age` how long its audience has waited for it.
+    pub fn log(mut self, function: &str, duration_ms: u64, provider_ms: u64, age: Duration) {
         let more = self.reasons.len().saturating_sub(MOST_REASONS);
         self.reasons.truncate(MOST_REASONS);
         let mut reasons = self.reasons.join("; ");
@@ -126,7 +127,7 @@ impl Summary {
         match outcome {
             "delivered" => info!(
                 outcome,
-                delivered, age_s, duration_ms, "{function} delivered"
+                delivered, age_s, provider_ms, duration_ms, "{function} delivered"
             ),
             // What was only held back is told where the channel was closed, once.
             "later" if !self.was_tried => info!(
@@ -135,6 +136,7 @@ impl Summary {
                 later,
                 classes,
                 age_s,
+                provider_ms,
                 duration_ms,
                 "{function} delivers later: {reasons}"
             ),
@@ -144,6 +146,7 @@ impl Summary {
                 later,
                 classes,
                 age_s,
+                provider_ms,
                 duration_ms,
                 "{function} delivers later: {reasons}"
             ),
@@ -155,6 +158,7 @@ impl Summary {
                 dead,
                 reasons = why_dead,
                 age_s,
+                provider_ms,
                 duration_ms,
                 "{function} gives up: {reasons}"
             ),

@@ -61,7 +61,7 @@ async fn tell(app: &App, delivery: &Delivery) -> Attempt {
                     return None;
                 }
                 let otherwise = move || email(event, !is_late);
-                Some(app.emails.attempt(written, otherwise, may_be_there))
+                Some(delivery.timed(app.emails.attempt(written, otherwise, may_be_there)))
             })
             .await
     })

@@ -387,8 +387,8 @@ async fn empty_entry(app: &App, store: &BookStore, path: &str) -> Result<Done, S
         let sending = Sending::Copy {
             is_scheduled: false,
         };
-        let (parent, order) = (Parent::Remote(origin), order.to_string());
-        let span = bus_span::sending(topic, parent, sending, &message.message_id, &order);
+        let ids = || (message.message_id.clone(), order.to_string());
+        let span = bus_span::sending(topic, Parent::Remote(origin), sending, ids);
         span.note(|recording| {
             recording.set("orderup.function", "outbox").link(origin);
         });

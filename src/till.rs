@@ -119,7 +119,7 @@ async fn attempt(app: &App, till: &Till, delivery: &Delivery, started: Instant) 
         .till_channel
         .attempt(delivery.has_waited(), retry::chance(), || {
             Some(async {
-                match settle(app, till, delivery, started).await {
+                match delivery.timed(settle(app, till, delivery, started)).await {
                     Ok(()) => Ok(()),
                     Err(Stop::Later(failure)) => Err(failure),
                     Err(Stop::Dead(why)) => {
@@ -154,8 +154,8 @@ async fn settle(app: &App, till: &Till, delivery: &Delivery, started: Instant) -
     };
     // Under the same id as whoever has published it before. The lock of this message is held meanwhile.
     let topic = &app.deliverer.topic;
-    let (id, order) = (outcome.id(), outcome.order_id().to_string());
-    let span = bus_span::sending(topic, Parent::Current, Sending::First, &id, &order);
+    let ids = || (outcome.id(), outcome.order_id().to_string());
+    let span = bus_span::sending(topic, Parent::Current, Sending::First, ids);
     let carried = delivery.carried().cloned();
     let carried = match span.context() {
         Some(parent) => Some(Carried {

@@ -182,12 +182,9 @@ impl Entry {
     }
 }
 
-/// Before a vendor's id, where figures and spans name it among the providers.
-pub const VENDOR: &str = "vendor:";
-
-/// As a figure or a span names a vendor.
+/// As figures and spans name a vendor among the providers.
 pub fn provider(vendor_id: &str) -> String {
-    format!("{VENDOR}{vendor_id}")
+    format!("vendor:{vendor_id}")
 }
 
 fn check_url(url: &str, allow_private: bool) -> Result<Url, &'static str> {
