@@ -89,7 +89,7 @@ impl fmt::Debug for BusRest {
 pub async fn announce(app: &App, event: &Event, headers: &HeaderMap) -> Result<(), Problem> {
     let topic = &app.deliverer.topic;
     let ids = || (event.id(), event.order_id().to_string());
-    let span = bus_span::sending(topic, Parent::Current, Sending::First, ids);
+    let span = bus_span::sending(topic, Parent::Current, Sending::First, &ids);
     let incoming = SpanContext::of_request(headers);
     let carried = Carried {
         parent: span

@@ -26,7 +26,7 @@ pub fn sending(
     topic: &OrdersTopic,
     parent: Parent,
     sending: Sending,
-    ids: impl FnOnce() -> (String, String),
+    ids: &dyn Fn() -> (String, String),
 ) -> Span {
     let (kind, operation) = match sending {
         Sending::First => (Kind::Producer, "send"),

@@ -13,10 +13,12 @@
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,6 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::join_all, stream};
+use pin_project_lite::pin_project;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span};
@@ -105,12 +108,12 @@ impl Delivery {
     }
 
     /// The call of the one provider or till, whose time is told in the log. Each of several vendors has a line of its own.
-    pub async fn timed<T>(&self, call: impl Future<Output = T>) -> T {
-        let began = Instant::now();
-        let result = call.await;
-        self.provider_ms
-            .fetch_add(millis(began.into_std()), Ordering::Relaxed);
-        result
+    pub fn timed<F: Future>(&self, call: F) -> Timed<'_, F> {
+        Timed {
+            began: None,
+            spent_ms: &self.provider_ms,
+            call,
+        }
     }
 
     /// Whether an earlier attempt may have reached the recipient without our knowing.
@@ -123,6 +126,31 @@ impl Delivery {
     pub fn has_waited(&self) -> bool {
         let history = self.history();
         history.generation > 0 && !history.is_replay
+    }
+}
+
+pin_project! {
+    /// A call that adds its time to others'. Calls are large futures, and an `async` block would hold this one twice.
+    pub struct Timed<'a, F> {
+        began: Option<Instant>,
+        spent_ms: &'a AtomicU64,
+        #[pin]
+        call: F,
+    }
+}
+
+impl<F: Future> Future for Timed<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let began = this.began.get_or_insert_with(Instant::now);
+        let polled = this.call.poll(cx);
+        if polled.is_ready() {
+            this.spent_ms
+                .fetch_add(millis(began.into_std()), Ordering::Relaxed);
+        }
+        polled
     }
 }
 
@@ -271,7 +299,7 @@ impl Deliverer {
                 let is_scheduled = copy.scheduled_enqueue_time.is_some();
                 let sending = Sending::Copy { is_scheduled };
                 let ids = || (copy.message_id.clone(), copy.correlation_id.clone());
-                let span = bus_span::sending(&self.topic, Parent::Current, sending, ids);
+                let span = bus_span::sending(&self.topic, Parent::Current, sending, &ids);
                 span.note(|recording| {
                     recording.link(origin);
                 });

@@ -1,8 +1,8 @@
 //! Sends spans and figures to an OpenTelemetry collector: OTLP over HTTP, with the binary's one HTTP client.
 //!
-//! Two tasks from start to end, one for each kind, and none where nothing is exported. Neither an order nor a notification ever waits
-//! for them: spans come by a queue of bounded length, figures are looked up. A collector that is away costs a line in the log a
-//! minute and, after a while, the telemetry of that time; what was lost is counted. Their own requests are not traced.
+//! One task from start to end, and none where nothing is exported. Neither an order nor a notification ever waits
+//! for it: spans come by a queue of bounded length, figures are looked up. A collector that is away costs a line in the log a
+//! minute and, after a while, the telemetry of that time; what was lost is counted. Its own requests are not traced.
 //!
 //! What is retried, and when, is as the OTLP specification says ("OTLP/HTTP Response"). A process that is killed loses what it has
 //! not yet sent, which is what happened in the last seconds; one that is told to end sends it first, if that takes no longer than
@@ -16,6 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::join;
 use reqwest::{
     Client,
     header::{CONTENT_TYPE, RETRY_AFTER},
@@ -29,10 +30,10 @@ use tracing::{info, warn};
 
 use crate::{
     http_client::{read_at_most, reason},
-    metrics::{self, Figure, Registry},
+    metrics::{self, Figure},
     otlp::{self, Resource},
     retry,
-    telemetry::{self, Endpoint, ExportSettings, Traces},
+    telemetry::{self, Endpoint, ExportSettings},
 };
 
 /// How long the end of the process may take for it.
@@ -50,10 +51,10 @@ const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
 /// Of an answer; it says how many were rejected.
 const LONGEST_ANSWER: usize = 4096;
 
-/// The tasks.
+/// The task, in which spans and figures go their own ways.
 pub struct Exporter {
     stop: Arc<Stop>,
-    tasks: Vec<JoinHandle<()>>,
+    task: JoinHandle<((), ())>,
 }
 
 /// Whether the process is ending.
@@ -86,40 +87,29 @@ impl Exporter {
     pub fn start(settings: ExportSettings, http: &Client) -> Self {
         telemetry::turn_on(&settings);
         let stop = Arc::<Stop>::default();
-        let mut tasks = Vec::new();
-        let way = |signal, endpoint| Way {
-            signal,
-            endpoint,
-            resource: settings.resource.clone(),
-            http: http.clone(),
-            stop: Arc::clone(&stop),
-            trouble: Trouble::default(),
+        let way = |signal, endpoint: Option<Endpoint>| {
+            endpoint.map(|endpoint| Way {
+                signal,
+                endpoint,
+                resource: settings.resource.clone(),
+                http: http.clone(),
+                stop: Arc::clone(&stop),
+                trouble: Trouble::default(),
+            })
         };
-        if let (Some(endpoint), Some(traces)) = (settings.traces, telemetry::traces()) {
-            let way = way("traces", endpoint);
-            tasks.push(tokio::spawn(export_spans(way, traces, settings.delay)));
-        }
-        if let (Some(endpoint), Some(registry)) = (settings.metrics, telemetry::metrics()) {
-            let way = way("metrics", endpoint);
-            tasks.push(tokio::spawn(export_figures(
-                way,
-                registry,
-                settings.interval,
-            )));
-        }
-        Self { stop, tasks }
+        let spans = way("traces", settings.traces);
+        let figures = way("metrics", settings.metrics);
+        let task = tokio::spawn(join(
+            export_spans(spans, settings.delay),
+            export_figures(figures, settings.interval),
+        ));
+        Self { stop, task }
     }
 
     /// Sends what there is, and ends.
     pub async fn flush(self) {
         self.stop.ask();
-        let all = async {
-            for task in self.tasks {
-                // It is over, however it ended.
-                let _ = task.await;
-            }
-        };
-        if timeout(FLUSH, all).await.is_err() {
+        if timeout(FLUSH, self.task).await.is_err() {
             warn!(
                 "the last telemetry is lost: the collector has not answered within {} s",
                 FLUSH.as_secs()
@@ -128,7 +118,10 @@ impl Exporter {
     }
 }
 
-async fn export_spans(mut way: Way, traces: &'static Traces, delay: Duration) {
+async fn export_spans(way: Option<Way>, delay: Duration) {
+    let (Some(mut way), Some(traces)) = (way, telemetry::traces()) else {
+        return;
+    };
     loop {
         tokio::select! {
             biased;
@@ -154,7 +147,10 @@ async fn export_spans(mut way: Way, traces: &'static Traces, delay: Duration) {
     }
 }
 
-async fn export_figures(mut way: Way, registry: &'static Registry, interval: Duration) {
+async fn export_figures(way: Option<Way>, interval: Duration) {
+    let (Some(mut way), Some(registry)) = (way, telemetry::metrics()) else {
+        return;
+    };
     loop {
         let _ = timeout(interval, way.stop.wait()).await;
         let is_over = way.stop.is_asked();

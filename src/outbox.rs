@@ -388,7 +388,7 @@ async fn empty_entry(app: &App, store: &BookStore, path: &str) -> Result<Done, S
             is_scheduled: false,
         };
         let ids = || (message.message_id.clone(), order.to_string());
-        let span = bus_span::sending(topic, Parent::Remote(origin), sending, ids);
+        let span = bus_span::sending(topic, Parent::Remote(origin), sending, &ids);
         span.note(|recording| {
             recording.set("orderup.function", "outbox").link(origin);
         });

@@ -155,7 +155,7 @@ async fn settle(app: &App, till: &Till, delivery: &Delivery, started: Instant) -
     // Under the same id as whoever has published it before. The lock of this message is held meanwhile.
     let topic = &app.deliverer.topic;
     let ids = || (outcome.id(), outcome.order_id().to_string());
-    let span = bus_span::sending(topic, Parent::Current, Sending::First, ids);
+    let span = bus_span::sending(topic, Parent::Current, Sending::First, &ids);
     let carried = delivery.carried().cloned();
     let carried = match span.context() {
         Some(parent) => Some(Carried {

@@ -59,7 +59,7 @@ impl Story {
 
     fn is_about(&self, wanted: &str) -> bool {
         let wanted = wanted.to_ascii_lowercase();
-        self.trace() == wanted || self.orders.iter().any(|order| *order == wanted)
+        self.trace() == wanted || self.orders.contains(&wanted)
     }
 
     fn told(&self) -> String {
