@@ -269,11 +269,11 @@ mod tests {
         ];
         let expected = format!(
             "order {ORDER}\ntrace {}, 5 spans within 0.892 s, begun 1970-01-01T00:00:00.010Z\n\n\
-             \u{20}  +0.000 s    2.0 ms  [1] POST /api/checkout\n\
-             \u{20}  +0.001 s    2.0 ms  └─ [2] send orders  placed\n\
-             \u{20}  +0.020 s    2.0 ms     ├─ [3] process notifications  notify  later\n\
-             \u{20}  +0.021 s    2.0 ms     │  └─ [4] POST acs  503  transient\n\
-             \u{20}  +0.890 s    2.0 ms     └─ [5] process notifications  delivered  repeats [3]\n",
+             \u{20} +0.000 s    2.0 ms  [1] POST /api/checkout\n\
+             \u{20} +0.001 s    2.0 ms  └─ [2] send orders  placed\n\
+             \u{20} +0.020 s    2.0 ms     ├─ [3] process notifications  notify  later\n\
+             \u{20} +0.021 s    2.0 ms     │  └─ [4] POST acs  503  transient\n\
+             \u{20} +0.890 s    2.0 ms     └─ [5] process notifications  delivered  repeats [3]\n",
             "ab".repeat(16)
         );
         assert_eq!(told(spans.clone(), None), expected);
