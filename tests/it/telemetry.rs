@@ -575,6 +575,14 @@ async fn the_figures_are_exact() {
     ];
     let expected = expected.map(|(name, labels, value)| (name, labels.to_owned(), value));
     assert_eq!(all, expected);
+    let page = include_str!("../../docs/TELEMETRY.md");
+    for metric in &metrics {
+        assert!(
+            page.contains(&format!("`{}`", metric.name)),
+            "{}",
+            metric.name
+        );
+    }
     let age = metrics
         .iter()
         .find(|metric| metric.name == "orderup.notification.age")

@@ -129,6 +129,8 @@ fn start_devhost(args: &Args, folder: &Path, port: u16) -> Result<Child> {
             "0",
         ])
         .env(setting, handler)
+        // Devhost would take them, in the time that is measured.
+        .env("OTEL_SDK_DISABLED", "true")
         .env("EMAIL_RATE_LIMIT", &args.email_limit)
         .env("RETRY_SCHEDULE", &args.retry_schedule)
         .stdin(Stdio::null())
