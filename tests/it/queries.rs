@@ -47,6 +47,18 @@ fn phrases_looked_for() -> BTreeSet<String> {
         .collect()
 }
 
+#[test]
+fn queries_name_metrics_that_there_are() {
+    let source = include_str!("../../src/metrics.rs");
+    let queries = queries();
+    let names: BTreeSet<&str> = between(&queries, "\"orderup.", &['"']).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        let literal = format!("\"orderup.{name}\"");
+        assert!(source.contains(&literal), "there is no metric {literal}");
+    }
+}
+
 fn fields_of(line: &Value) -> Vec<String> {
     let own = line.as_object().unwrap().keys().cloned();
     let span = line["span"].as_object().into_iter().flatten();
