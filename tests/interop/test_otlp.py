@@ -47,6 +47,18 @@ def spans(collector: WebhookReceiver) -> list[Span]:
     return [span for request in requests for of in request.resource_spans for scope in of.scope_spans for span in scope.spans]
 
 
+def figures(collector: WebhookReceiver, wanted: str) -> dict | None:
+    """The metrics by name, once that one is among them."""
+    for request in read(collector, "/v1/metrics"):
+        (of,) = request.resource_metrics
+        assert attributes(of.resource)["service.name"] == "shop"
+        (scope,) = of.scope_metrics
+        metrics = {metric.name: metric for metric in scope.metrics}
+        if wanted in metrics:
+            return metrics
+    return None
+
+
 def attributes(holder) -> dict:
     return {one["key"]: next(iter(one["value"].values())) for one in MessageToDict(holder).get("attributes", [])}
 
@@ -78,11 +90,7 @@ def test_spans_and_metrics_are_what_opentelemetry_says(start_orderup, collector)
         assert span.flags & 1
     assert parts[0].status.code == 2 and delivery.status.code == 0
 
-    wait_until(lambda: read(collector, "/v1/metrics"), "metrics")
-    (of,) = read(collector, "/v1/metrics")[-1].resource_metrics
-    assert attributes(of.resource)["service.name"] == "shop"
-    (scope,) = of.scope_metrics
-    metrics = {metric.name: metric for metric in scope.metrics}
+    metrics = wait_until(lambda: figures(collector, "orderup.notifications"), "the figures")
     (point,) = metrics["orderup.notifications"].sum.data_points
     assert (point.as_int, attributes(point)["outcome"]) == (1, "later")
     assert metrics["orderup.notifications"].sum.is_monotonic

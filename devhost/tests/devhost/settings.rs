@@ -124,12 +124,14 @@ fn what_is_as_in_the_example_is_replaced_by_the_stand_ins() {
             .starts_with("endpoint=http://127.0.0.1:9999/;accesskey=")
     );
     assert_eq!(settings.get("EMAIL_FROM"), Some("orders@orderup.example"));
-    assert_eq!(lines.matches("stand-in").count(), 3, "{lines}");
+    assert_eq!(lines.matches("stand-in").count(), 4, "{lines}");
     assert_eq!(settings.get("TILL"), Some("square"));
     assert_eq!(
         settings.get("SQUARE_BASE_URL"),
         Some("http://127.0.0.1:9999")
     );
+    let collector = settings.get("OTEL_EXPORTER_OTLP_ENDPOINT");
+    assert_eq!(collector, Some("http://127.0.0.1:9999"));
     let order_book = Path::new(settings.get("ORDER_BOOK").unwrap());
     assert!(order_book.is_absolute() && order_book.is_dir());
     let data = app.path().canonicalize().unwrap().join(".orderup");
@@ -198,9 +200,27 @@ fn with_the_repositorys_example(
 fn an_exact_copy_of_the_example_gets_the_stand_ins() {
     let (settings, lines) = with_the_repositorys_example(&[], &[]);
     assert_eq!(settings.get("EMAIL_PROVIDER"), Some("acs"));
-    assert_eq!(lines.matches("stand-in").count(), 3, "{lines}");
+    assert_eq!(lines.matches("stand-in").count(), 4, "{lines}");
     assert_eq!(settings.get("TILL"), Some("square"));
     assert!(settings.get("ORDER_TOKEN_SECRET").unwrap().len() >= 32);
+}
+
+#[test]
+fn a_collector_of_the_users_own_is_left_alone() {
+    for name in [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_SDK_DISABLED",
+    ] {
+        let own = [(name, "of the user's own")];
+        let (settings, lines) = with_the_repositorys_example(&own, &[]);
+        assert_eq!(settings.get(name), Some("of the user's own"));
+        assert_eq!(settings.get("OTEL_BSP_SCHEDULE_DELAY"), None);
+        assert!(
+            lines.contains(&format!("because {name} is yours")),
+            "{lines}"
+        );
+    }
 }
 
 #[test]
