@@ -216,10 +216,7 @@ fn a_collector_of_the_users_own_is_left_alone() {
         let (settings, lines) = with_the_repositorys_example(&own, &[]);
         assert_eq!(settings.get(name), Some("of the user's own"));
         assert_eq!(settings.get("OTEL_BSP_SCHEDULE_DELAY"), None);
-        assert!(
-            lines.contains(&format!("because {name} is yours")),
-            "{lines}"
-        );
+        assert!(lines.contains(&format!("go where {name} says")), "{lines}");
     }
 }
 
