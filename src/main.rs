@@ -23,8 +23,12 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
-use tracing::{error, info, level_filters::LevelFilter, warn};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Metadata, Subscriber, error, info, warn};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 /// With [`orderup::otlp_export::FLUSH`] below the 30 seconds after which Kubernetes kills; no invocation of ours takes so long
 /// unless somebody stalls.
@@ -38,8 +42,6 @@ async fn main() -> ExitCode {
     if arguments.peek().is_some() {
         return command(arguments).await;
     }
-    // Only what we say ourselves: a dependency's line may hold a URL, a header or a name.
-    let ours = Targets::new().with_target("orderup", LevelFilter::INFO);
     // The host takes each line on stdout for information and each on stderr for an error, so the level is in the line.
     tracing_subscriber::fmt()
         .json()
@@ -49,7 +51,7 @@ async fn main() -> ExitCode {
         .with_target(false)
         .with_writer(io::stdout)
         .finish()
-        .with(ours)
+        .with(OwnLines)
         .init();
     // The message of a panic may hold anything, a customer's name for one; its place is enough to find it.
     std::panic::set_hook(Box::new(|panic| {
@@ -64,6 +66,15 @@ async fn main() -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Only what we say ourselves: a dependency's line may hold a URL, a header or a name.
+struct OwnLines;
+
+impl<S: Subscriber> Layer<S> for OwnLines {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target().starts_with("orderup")
     }
 }
 
