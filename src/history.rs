@@ -249,6 +249,12 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_that_is_a_time_is_read_after_2038_too() {
+        let history = live(json!({ "generation": 3_689_064_031_u32 }));
+        assert_eq!(history.generation, 3_689_064_031);
+    }
+
+    #[test]
     fn what_cannot_be_read_counts_as_not_there() {
         for odd in [
             json!("many"),

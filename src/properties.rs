@@ -51,10 +51,11 @@ pub fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A count, however it is typed: `3`, `3.0`, `"3"`. Far below the largest number, so that one can be added to it.
+/// A count, however it is typed: `3`, `3.0`, `"3"`. Below the largest number, so that one can be added to it, and not far
+/// below: a generation is a time in seconds since 1970, which from 2038 on takes all 32 bits.
 pub fn count(value: &Value) -> Option<u32> {
     let number: f64 = text(value)?.trim().parse().ok()?;
-    let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX / 2)).contains(&number);
+    let is_count = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX - 1)).contains(&number);
     // In range, as just checked.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     is_count.then_some(number as u32)

@@ -28,11 +28,14 @@ pub(crate) fn read(text: &str) -> Option<Duration> {
         + i64::from(span.get_hours()) * 3_600
         + span.get_minutes() * 60
         + span.get_seconds();
-    let nanoseconds = span.get_milliseconds() * 1_000_000
-        + span.get_microseconds() * 1_000
-        + span.get_nanoseconds();
-    let whole = Duration::from_secs(u64::try_from(seconds).ok()?);
-    Some(whole + Duration::from_nanos(u64::try_from(nanoseconds).ok()?))
+    // A great number of seconds comes as milliseconds, and so on: more nanoseconds than 64 bits can count.
+    let nanoseconds = i128::from(span.get_milliseconds()) * 1_000_000
+        + i128::from(span.get_microseconds()) * 1_000
+        + i128::from(span.get_nanoseconds());
+    let nanoseconds = u128::try_from(i128::from(seconds) * 1_000_000_000 + nanoseconds).ok()?;
+    let whole = u64::try_from(nanoseconds / 1_000_000_000).ok()?;
+    let rest = u32::try_from(nanoseconds % 1_000_000_000).ok()?;
+    Some(Duration::new(whole, rest))
 }
 
 /// To a tenth of a microsecond, which is as fine as .NET has it.
@@ -110,5 +113,11 @@ mod tests {
         for text in ["", "1 hour", "PT", "P", "-PT1M", "PT-1M", "00:01:00"] {
             assert_eq!(read(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn seconds_beyond_every_calendar_are_counted_all_the_same() {
+        let seconds = Duration::from_secs(1_294_342_647_758);
+        assert_eq!(read("PT1294342647758S"), Some(seconds));
     }
 }
