@@ -19,8 +19,9 @@
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    http::Uri,
-    middleware::map_request,
+    http::{HeaderValue, Uri, header},
+    middleware::{map_request, map_response},
+    response::Response,
     routing::{get, post},
 };
 
@@ -270,6 +271,20 @@ pub fn router(app: App) -> Router {
             }
             request
         }))
+        .layer(map_response(closed))
+}
+
+/// An answer that does not say how it may be kept is not kept: one has an order's token in it, and a 404 is true for some
+/// seconds only. None is ever taken for a page. No answer has a header of CORS: a browser's page of another origin gets
+/// nothing.
+async fn closed(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 /// The path of an HTTP function as the routes have it, where the caller wrote it in another way.

@@ -43,6 +43,7 @@ mod resend;
 mod runbooks;
 mod schema_probes;
 mod scripted_server;
+mod security;
 mod sendgrid;
 mod service_bus;
 mod smtp;
