@@ -296,7 +296,7 @@ fn signed_headers(
 }
 
 /// Endpoint and key of `endpoint=…;accesskey=…`, in any order and case of the names.
-fn parse_connection_string(text: &str) -> Result<(&str, Vec<u8>), &'static str> {
+pub(crate) fn parse_connection_string(text: &str) -> Result<(&str, Vec<u8>), &'static str> {
     let value = |wanted: &str| {
         text.split(';')
             .filter_map(|part| part.split_once('='))

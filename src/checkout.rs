@@ -68,7 +68,7 @@ fn accepted(event: &Event, tokens: Option<&OrderTokens>) -> impl IntoResponse + 
 
 /// The `Idempotency-Key` header, bare as most send it or a quoted string as draft-ietf-httpapi-idempotency-key-header
 /// says. An empty one is none.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let Some(value) = keys.next() else {
         return Ok(None);

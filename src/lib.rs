@@ -62,6 +62,8 @@ pub mod email;
 pub mod event;
 pub mod failure;
 pub mod fields;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod history;
 pub mod http_client;
 pub mod identity;

@@ -218,7 +218,7 @@ fn written(payment: &Payment, amount: i64) -> Value {
 }
 
 /// Reads a success. One that is about another order, or about none, is not taken for one.
-fn read(answer: &Answer, order_id: OrderId) -> Result<Found, TillError> {
+pub(crate) fn read(answer: &Answer, order_id: OrderId) -> Result<Found, TillError> {
     #[derive(Deserialize)]
     struct Body {
         order_id: Uuid,
@@ -268,7 +268,7 @@ fn read(answer: &Answer, order_id: OrderId) -> Result<Found, TillError> {
 }
 
 /// What an answer means that is no success: the type of its problem, else its status.
-fn refusal(answer: &Answer) -> TillError {
+pub(crate) fn refusal(answer: &Answer) -> TillError {
     #[derive(Deserialize)]
     struct Body {
         r#type: String,

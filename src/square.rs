@@ -389,7 +389,7 @@ impl From<SquareMoney> for Money {
     }
 }
 
-fn read_order(answer: &Answer) -> Result<SquareOrder, TillError> {
+pub(crate) fn read_order(answer: &Answer) -> Result<SquareOrder, TillError> {
     #[derive(Deserialize)]
     struct Body {
         order: Order,
@@ -410,7 +410,7 @@ fn read_order(answer: &Answer) -> Result<SquareOrder, TillError> {
     })
 }
 
-fn read_payment(answer: &Answer) -> Result<SquarePayment, TillError> {
+pub(crate) fn read_payment(answer: &Answer) -> Result<SquarePayment, TillError> {
     #[derive(Deserialize)]
     struct Body {
         payment: Payment,

@@ -89,7 +89,7 @@ impl Vendors {
         self.0.get(id)
     }
 
-    fn parse(
+    pub(crate) fn parse(
         text: &str,
         settings: &Settings,
         policy: &RetryPolicy,

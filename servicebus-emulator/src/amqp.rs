@@ -21,6 +21,8 @@ mod dispositions;
 mod errors;
 mod fields;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod incoming_link;
 mod listener;
 mod management;

@@ -21,6 +21,8 @@ mod config_json;
 mod custom_properties;
 mod description;
 mod entity;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod iso_8601;
 mod journal;
 mod message;
