@@ -156,7 +156,7 @@ impl DevHost {
         .await
     }
 
-    /// `kill -9` of the handler alone; the host starts it again.
+    /// `kill -9` of the handler alone; the host, which has seen that, starts it again. What it is asked from then on waits.
     pub async fn kill_handler(&self) {
         let host = self.child.id().expect("devhost runs").to_string();
         loop {
@@ -176,11 +176,32 @@ impl DevHost {
             if let Some(handler) = handler {
                 let kill = Command::new("kill").args(["-KILL", handler]).output().await;
                 if kill.unwrap().status.success() {
-                    return;
+                    return self.has_said(&format!("Pid={handler}.")).await;
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits for a line with these words.
+    async fn has_said(&self, words: &str) {
+        let said = async {
+            while !self
+                .output
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|line| line.contains(words))
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let said = tokio::time::timeout(PATIENCE, said).await;
+        assert!(
+            said.is_ok(),
+            "devhost does not say {words}: {:#?}",
+            self.output.lock().unwrap()
+        );
     }
 
     /// Waits until it has ended by itself.
