@@ -51,6 +51,20 @@ module insights 'br/public:avm/res/insights/component:0.7.1' = {
   }
 }
 
+// The queries of docs/QUERIES.md, among the workbooks of Application Insights.
+resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
+  name: guid(insightsName, 'workbook')
+  location: location
+  tags: tags
+  kind: 'shared'
+  properties: {
+    displayName: 'Orderup'
+    category: 'workbook'
+    sourceId: insights.outputs.resourceId
+    serializedData: loadTextContent('../workbook.json')
+  }
+}
+
 @description('Name of the workspace.')
 output workspaceName string = workspace.outputs.name
 

@@ -212,6 +212,7 @@ class _Scope:
             "items": lambda value: [{"key": k, "value": v} for k, v in sorted(value.items())],
             "join": lambda items, between: between.join(items),
             "loadJsonContent": lambda path: json.loads((self.path.parent / path).read_text()),
+            "loadTextContent": lambda path: (self.path.parent / path).read_text(),
             "map": lambda items, change: [change(item) for item in items],
             "replace": lambda text, old, new: type(text)(text.replace(old, new)),
             "split": lambda text, between: text.split(between),

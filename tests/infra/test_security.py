@@ -1,5 +1,6 @@
 """What must not be open is shut, and what must be seen is watched."""
 
+import json
 import re
 
 import pytest
@@ -49,6 +50,14 @@ def test_the_vault_and_the_telemetry(name):
     vault = deployment(name).module("avm/res/key-vault/vault")
     assert vault["enableRbacAuthorization"] and vault["enableSoftDelete"] and vault["enablePurgeProtection"]
     assert deployment(name).module("avm/res/insights/component")["disableLocalAuth"] is True
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_the_workbook_is_among_those_of_application_insights(name):
+    (workbook,) = deployment(name).of_type("Microsoft.Insights/workbooks")
+    assert workbook.body["properties"]["sourceId"] == "<insights.resourceId>"
+    written = json.loads(workbook.body["properties"]["serializedData"])
+    assert len([item for item in written["items"] if item["type"] == 3]) > 15
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

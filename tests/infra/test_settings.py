@@ -37,6 +37,7 @@ BY_HAND = {
     "ACS_CONNECTION_STRING": "the template has an identity",
     "AZURE_CLIENT_ID": "each connection has its own client id",
     "AZURE_FEDERATED_TOKEN_FILE": "Kubernetes",
+    "AZURE_TOKEN_CREDENTIALS": "an operator's own machine",
     "SERVICEBUS_REST_ENDPOINT": "the local Service Bus",
     "SENDGRID_BASE_URL": "seldom",
     "RESEND_BASE_URL": "seldom",
