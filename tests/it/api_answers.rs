@@ -11,13 +11,14 @@ use serde_json::Value;
 use crate::api_document::{ApiDocument, Schema, step};
 
 /// Headers that mean something to a caller: with these an answer is not to surprise anybody.
-const TOLD: [&str; 6] = [
+const TOLD: [&str; 7] = [
     "allow",
     "cache-control",
     "etag",
     "location",
     "retry-after",
     "www-authenticate",
+    "x-content-type-options",
 ];
 
 /// Operation, status, and name of the problem where it is one.

@@ -51,6 +51,7 @@ fn the_projects_own_has_every_function() {
         "order/function.json",
         "orderup",
         "outbox/function.json",
+        "problem/function.json",
         "till/function.json",
         "vendor-notify/function.json",
         "vendors.json",
