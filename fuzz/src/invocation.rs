@@ -15,7 +15,7 @@ use orderup::{
     outcome::{self, Outcome},
     redelivery::{Audience, Content, Original},
     retry_policy::RetryPolicy,
-    trace,
+    trace::{self, SpanContext},
 };
 use serde_json::{Map, Value};
 
@@ -31,8 +31,11 @@ pub fn check(data: &[u8]) {
     if let Some(id) = &invocation.message_id {
         assert!((1..=128).contains(&id.len()) && !id.contains(['@', ' ', '"']));
     }
-    if let Some(traceparent) = &invocation.traceparent {
-        assert!(trace::trace_id(traceparent).is_some());
+    if let Some(carried) = &invocation.carried {
+        let parent = carried.parent.to_string();
+        assert_eq!(SpanContext::parse(&parent), Some(carried.parent));
+        let state = carried.state.as_deref();
+        assert!(state.is_none_or(|state| trace::state(state).as_deref() == Some(state)));
     }
     let policy = RetryPolicy::default();
     let standing = Standing::read(&invocation.properties, invocation.enqueued, &policy, NOW);
@@ -52,7 +55,8 @@ pub fn check(data: &[u8]) {
             .map_or(Content::Unreadable { known_by: KNOWN_BY }, Content::Event),
         audience: Audience::Vendors,
         history: &history,
-        traceparent: invocation.traceparent.as_deref(),
+        carried: invocation.carried.as_ref(),
+        attempt: invocation.repeats,
     };
     for class in [Class::Transient, Class::RateLimited, Class::Ambiguous] {
         let failure = Failure {

@@ -14,6 +14,7 @@ use orderup::{
     order::OrderId,
     place_order::PlaceOrder,
     request,
+    trace::{Carried, SpanContext},
 };
 use time::{OffsetDateTime, macros::datetime};
 use tokio::runtime::{Builder, Runtime};
@@ -59,10 +60,12 @@ pub fn check(data: &[u8]) {
         id
     );
     crate::event::check_event(&event);
-    let message = announce::message(
-        &event,
-        Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-    );
+    let parent = SpanContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let carried = Carried {
+        parent: parent.expect("it is the standard's own example"),
+        state: Some("rojo=00f067aa0ba902b7".to_owned()),
+    };
+    let message = announce::message(&event, Some(&carried));
     message
         .check()
         .expect("the bus takes whatever checkout takes");

@@ -1,9 +1,9 @@
-//! The headers of a request that mean something to checkout: `Idempotency-Key` and `traceparent`.
+//! The headers of a request that mean something to checkout: `Idempotency-Key`, `traceparent` and `tracestate`.
 
 use axum::http::{HeaderMap, HeaderValue};
 use orderup::{
     fuzzing,
-    trace::{self, TraceParent},
+    trace::{self, SpanContext},
 };
 
 /// The first line is a `traceparent`, each further one an `Idempotency-Key`.
@@ -39,15 +39,24 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_trace(text: &str) {
-    let next = TraceParent::next(Some(text)).to_string();
-    let next_id = trace::trace_id(&next).expect("what we send on is valid");
-    assert_eq!(next.len(), 55);
-    if let Some(id) = trace::trace_id(text) {
-        assert_eq!(text.len(), 55);
-        assert!(id.len() == 32 && id.bytes().any(|byte| byte != b'0'));
-        assert_eq!(id, next_id, "it is the caller's trace");
-        assert_ne!(next, text, "and a hop of ours");
-    } else {
-        assert!(!text.contains(next_id), "nothing of an invalid one is used");
+    let parsed = SpanContext::parse(text);
+    let next = SpanContext::next(parsed);
+    assert_eq!(SpanContext::parse(&next.to_string()), Some(next));
+    assert!(next.trace_id != 0 && next.span_id != 0);
+    if let Some(parsed) = parsed {
+        let trace = parsed.trace().to_string();
+        assert!(trace.len() == 32 && text.contains(&trace));
+        assert_eq!(next.trace_id, parsed.trace_id, "it is the caller's trace");
+        assert_ne!(next.span_id, parsed.span_id, "and a hop of ours");
+        assert_eq!(next.is_sampled(), parsed.is_sampled());
+    }
+    if let Some(state) = trace::state(text) {
+        assert!(state.len() <= 512);
+        assert!(
+            state
+                .bytes()
+                .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"')
+        );
+        assert_eq!(trace::state(&state).as_ref(), Some(&state));
     }
 }
