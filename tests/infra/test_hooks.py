@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
-from project import INFRA
+from project import INFRA, ROOT
 
 AZ = r"""#!/usr/bin/env python3
 import json, os, sys
@@ -177,6 +178,87 @@ def test_a_package_that_is_not_there_is_told(run, hook):
 def test_a_package_that_exists_is_not_made(run, tmp_path):
     done, _ = run("predeploy", {"ORDERUP_PACKAGE": package(tmp_path, 0o755)})
     assert done.returncode == 0, done.stderr
+
+
+STD = "lib/rustlib/x86_64-unknown-linux-gnu/lib"
+SAMPLES = (ROOT / "vendors.json").read_text()
+
+
+@pytest.fixture
+def build(run, tmp_path):
+    """Runs predeploy in a project whose tools write down that they ran, and where only `rustup target add` makes Rust's std."""
+
+    def tool(path: str, script: str):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / path).chmod(0o755)
+
+    def build(std: bool, rustup: str | None, vendors: str = "[]"):
+        tool("bin/cargo", "exit 1")
+        tool("bin/rustc", f'[ "$*" = "--print target-libdir --target x86_64-unknown-linux-gnu" ] && echo "{tmp_path}/{STD}"')
+        if rustup is not None:
+            tool("bin/rustup", f'echo "rustup $*" >>"{tmp_path}/ran"\n{rustup}')
+        tool("packaging/zig", "echo zig >>ran")
+        tool("target/zig/bin/just", 'echo "just $*" >>ran')
+        (tmp_path / STD).mkdir(parents=True)
+        if std:
+            (tmp_path / STD / "libstd-0.rlib").touch()
+        (tmp_path / "vendors.json").write_text(vendors)
+        done, _ = run("predeploy")
+        ran = tmp_path / "ran"
+        return done, ran.read_text().splitlines() if ran.exists() else []
+
+    return build
+
+
+def test_the_package_is_made_where_rust_has_what_it_needs(build):
+    done, ran = build(std=True, rustup=None)
+    assert done.returncode == 0, done.stderr
+    assert ran == ["zig", "just package-x86-64"]
+    assert "WARNING" not in done.stderr
+
+
+def test_what_rust_lacks_is_installed_first(build, tmp_path):
+    done, ran = build(std=False, rustup=f'touch "{tmp_path}/{STD}/libstd-0.rlib"')
+    assert done.returncode == 0, done.stderr
+    assert ran == ["rustup target add x86_64-unknown-linux-gnu", "zig", "just package-x86-64"]
+
+
+@pytest.mark.parametrize("rustup", ["exit 1", "true"], ids=["rustup fails", "it adds it to another Rust"])
+def test_without_what_rust_needs_nothing_is_made(build, rustup):
+    done, ran = build(std=False, rustup=rustup)
+    assert done.returncode == 1
+    assert ran == ["rustup target add x86_64-unknown-linux-gnu"]
+
+
+def test_without_rustup_it_is_said_what_to_do(build, tmp_path, monkeypatch):
+    # No rustup of this machine, but what the hook may use.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "ls", "grep", "cat", "env", "python3"):
+        (tools / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(tools))
+    done, ran = build(std=False, rustup=None)
+    assert done.returncode == 1
+    assert ran == []
+    assert "no standard library for x86_64-unknown-linux-gnu" in done.stderr and "rustup" in done.stderr
+
+
+def test_sample_vendors_are_a_plain_warning_and_no_failure(build):
+    done, ran = build(std=True, rustup=None, vendors=SAMPLES)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: vendors.json has the sample vendors" in done.stderr
+    assert ran[-1] == "just package-x86-64"
+
+
+def test_sample_vendors_in_a_package_that_exists_are_seen(run, tmp_path):
+    path = package(tmp_path, 0o755)
+    assert "WARNING" not in run("predeploy", {"ORDERUP_PACKAGE": path})[0].stderr
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("vendors.json", SAMPLES)
+    done, _ = run("predeploy", {"ORDERUP_PACKAGE": path})
+    assert done.returncode == 0
+    assert "WARNING: vendors.json has the sample vendors" in done.stderr
 
 
 def test_an_unknown_plan_is_refused(run, tmp_path):
