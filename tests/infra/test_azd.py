@@ -1,7 +1,10 @@
 """azd's files and the workflow name what there is."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -130,10 +133,60 @@ def test_the_workflow_has_no_key_and_few_rights():
     assert any("--federated-credential-provider github" in step.get("run", "") for step in job["steps"])
 
 
+def provision_step() -> dict:
+    (job,) = yaml.safe_load(WORKFLOW)["jobs"].values()
+    (step,) = [step for step in job["steps"] if "azd provision" in step.get("run", "")]
+    return step
+
+
+def azd_sees(folder, github: dict) -> dict[str, str]:
+    """What azd would be started with, where GitHub has these variables and secrets and no others. All it has not are empty."""
+    azd = folder / "azd"
+    azd.write_text(f"#!{sys.executable}\nimport json, os, sys\njson.dump([sys.argv[1:], dict(os.environ)], sys.stdout)\n")
+    azd.chmod(0o755)
+    (job,) = yaml.safe_load(WORKFLOW)["jobs"].values()
+    step = provision_step()
+    expression = re.compile(r"\$\{\{ (?:vars|secrets)\.(\w+) }}")
+    given = {n: expression.sub(lambda m: github.get(m[1], ""), str(v)) for n, v in (job["env"] | step["env"]).items()}
+    assert not any("${{" in value for value in given.values())
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"} | given
+    # As a runner does where a step names no shell.
+    done = subprocess.run(["bash", "-e", "-c", step["run"]], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    arguments, environment = json.loads(done.stdout)
+    assert arguments == ["provision", "--no-prompt"]
+    return environment
+
+
+def provisioned(environment: dict[str, str]):
+    """What azd would deploy: a variable that is set is the value of its parameter, and be it empty."""
+    types = {s.name: s.type for s in parse(MAIN) if s.kind == "param"}
+    read = {"string": str, "int": int, "bool": {"true": True, "false": False}.__getitem__}
+    given = {parameter: read[types[parameter]](environment[v]) for parameter, v in variables().items() if v in environment}
+    return deploy(MAIN, given)
+
+
+GITHUB = {"AZURE_ENV_NAME": "prod", "AZURE_LOCATION": "westeurope", "AZURE_CLIENT_ID": "1", "AZURE_TENANT_ID": "2"}
+
+
+def test_the_workflow_without_optional_variables_deploys_the_defaults(tmp_path):
+    environment = azd_sees(tmp_path, GITHUB)
+    assert environment["AZURE_ENV_NAME"] == "prod" and "HOSTING_PLAN" not in environment
+    assert provisioned(environment) == deploy(MAIN, REQUIRED | {"principalType": "ServicePrincipal"})
+
+
+def test_the_workflow_deploys_what_its_variables_and_secrets_say(tmp_path):
+    more = {"HOSTING_PLAN": "Consumption", "ALERT_ATTEMPTS": "9", "TARGET_BASED_SCALING": "false", "TILL_TOKEN": "a b\n$c"}
+    parameters = {"hostingPlan": "Consumption", "alertAttempts": 9, "targetBasedScaling": False, "tillToken": "a b\n$c"}
+    assert provisioned(azd_sees(tmp_path, GITHUB | more)) == deploy(MAIN, REQUIRED | {"principalType": "ServicePrincipal"} | parameters)
+
+
+def test_what_azd_keeps_on_disk_is_not_committed():
+    assert "/.azure/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_the_workflow_passes_every_parameter_on():
     (job,) = yaml.safe_load(WORKFLOW)["jobs"].values()
-    provision = next(step for step in job["steps"] if step.get("run", "").startswith("azd provision"))
-    given = job["env"] | provision["env"]
+    given = job["env"] | provision_step()["env"]
     names = variables()
     secure = {names[s.name] for s in parse(MAIN) if "secure" in s.decorators}
     # azd finds out by itself who deploys.
