@@ -63,6 +63,8 @@ param targetBasedScaling bool = true
   'Standard_ZRS'
   'Standard_GRS'
   'Standard_GZRS'
+  'Standard_RAGRS'
+  'Standard_RAGZRS'
 ])
 param storageReplication string = 'Standard_ZRS'
 
@@ -70,6 +72,9 @@ param storageReplication string = 'Standard_ZRS'
 @minValue(0)
 @maxValue(36500)
 param orderBookRetentionDays int = 0
+
+@description('Whether each read and write of a blob is logged, and not only each deletion. Who has read the order book is in no other log.')
+param storageAccessLog bool = false
 
 @description('How long logs and telemetry are kept, in days.')
 @allowed([
@@ -87,6 +92,10 @@ param logRetentionDays int = 30
 
 @description('Who gets the alerts by email; empty for nobody.')
 param alertEmail string = ''
+
+@description('So many messages may wait in the queue or the topic at every moment of half an hour before it is an alert. A shop that is never without a message needs more than 0.')
+@minValue(0)
+param alertWaitingMessages int = 0
 
 @description('So many messages may wait for a later time before it is an alert.')
 @minValue(0)
@@ -219,7 +228,7 @@ var givenSecrets = concat(
   empty(tillToken) ? [] : ['TILL_TOKEN'],
   empty(orderTokenSecret) ? [] : ['ORDER_TOKEN_SECRET']
 )
-var vendorSecrets = empty(vendorSecretNames) ? [] : map(split(vendorSecretNames, ','), name => trim(name))
+var vendorSecrets = filter(map(split(vendorSecretNames, ','), name => trim(name)), name => !empty(name))
 
 resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
   name: 'rg-${environmentName}'
@@ -271,6 +280,8 @@ module storage 'app/storage.bicep' = {
     packageContainer: packageContainer
     orderBookContainer: orderBookContainer
     orderBookRetentionDays: orderBookRetentionDays
+    workspaceId: monitoring.outputs.workspaceId
+    accessLog: storageAccessLog
   }
 }
 
@@ -380,7 +391,10 @@ module alerts 'app/alerts.bicep' = {
     prefix: 'orderup-${environmentName}'
     namespaceId: servicebus.outputs.id
     workspaceId: monitoring.outputs.workspaceId
+    insightsId: monitoring.outputs.insightsId
+    apiUrl: functions.outputs.apiUrl
     email: alertEmail
+    waitingMessages: alertWaitingMessages
     scheduledMessages: alertScheduledMessages
     attempts: alertAttempts
   }

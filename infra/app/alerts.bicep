@@ -15,10 +15,19 @@ param namespaceId string
 @description('Id of the Log Analytics workspace.')
 param workspaceId string
 
+@description('Id of the Application Insights component, which the availability test belongs to.')
+param insightsId string
+
+@description('Base URL of the API.')
+param apiUrl string
+
 @description('Who gets an email; empty for nobody, and then the alerts show in Azure Monitor only.')
 param email string
 
-@description('So many messages may wait on the topic for a later time before it is an alert.')
+@description('So many messages may wait at every moment of half an hour before it is an alert.')
+param waitingMessages int
+
+@description('So many messages may wait for a later time before it is an alert.')
 param scheduledMessages int
 
 @description('A notification that has been put off so many times is an alert.')
@@ -32,6 +41,17 @@ var namespaceAlerts = [
     aggregation: 'Maximum'
     threshold: 0
     severity: 1
+    window: 'PT5M'
+  }
+  {
+    // The lowest of each minute: one moment without messages in the half hour, and it is none that stay.
+    name: 'waiting-messages'
+    description: 'Messages stay where they are: nothing takes them. See docs/OUTAGES.md.'
+    metric: 'ActiveMessages'
+    aggregation: 'Minimum'
+    threshold: waitingMessages
+    severity: 1
+    window: 'PT30M'
   }
   {
     name: 'scheduled-messages'
@@ -40,6 +60,7 @@ var namespaceAlerts = [
     aggregation: 'Maximum'
     threshold: scheduledMessages
     severity: 2
+    window: 'PT5M'
   }
   {
     name: 'size'
@@ -48,6 +69,7 @@ var namespaceAlerts = [
     aggregation: 'Maximum'
     threshold: 4294967296
     severity: 1
+    window: 'PT5M'
   }
   {
     name: 'server-errors'
@@ -56,6 +78,7 @@ var namespaceAlerts = [
     aggregation: 'Total'
     threshold: 0
     severity: 2
+    window: 'PT5M'
   }
   {
     name: 'throttled-requests'
@@ -64,16 +87,30 @@ var namespaceAlerts = [
     aggregation: 'Total'
     threshold: 0
     severity: 2
+    window: 'PT5M'
   }
 ]
 
 var logAlerts = [
   {
+    // On stderr and plain, which the host puts into the traces as an error, without the JSON of the other lines.
+    name: 'does-not-start'
+    description: 'The handler does not start: a setting is missing or wrong, and the line says which. See docs/RUNBOOKS.md.'
+    query: 'AppTraces | where Message startswith "orderup cannot start"'
+    threshold: 0
+    severity: 0
+    dimensions: []
+  }
+  {
+    // One dead letter of ours is ten failures of one function: that is for the alert on dead letters.
     name: 'failed-invocations'
-    description: 'Invocations of functions fail; of a trigger\'s, ten failures are a dead letter.'
+    description: 'Invocations of a function fail, and more than the ten of a single dead letter.'
     query: 'AppRequests | where Success == false | where ResultCode !startswith "4"'
-    threshold: 5
+    threshold: 10
     severity: 2
+    dimensions: [
+      'Name'
+    ]
   }
   {
     name: 'error-lines'
@@ -81,6 +118,7 @@ var logAlerts = [
     query: 'AppTraces | where Message has "ERROR" | extend line = parse_json(Message) | where line.level == "ERROR"'
     threshold: 0
     severity: 2
+    dimensions: []
   }
   {
     name: 'put-off-for-long'
@@ -88,8 +126,19 @@ var logAlerts = [
     query: 'AppTraces | where Message has "later" | extend line = parse_json(Message) | where line.outcome == "later" and toint(line.span.generation) >= ${attempts}'
     threshold: 0
     severity: 2
+    dimensions: []
   }
 ]
+
+// Where the availability test asks from, and how many of them have to fail: one alone may have trouble of its own.
+var testLocations = [
+  'emea-nl-ams-azr'
+  'emea-gb-db3-azr'
+  'us-va-ash-azr'
+  'apac-sg-sin-azr'
+  'emea-au-syd-edge'
+]
+var failedLocations = 3
 
 var actionGroupIds = empty(email) ? [] : [actionGroup.id]
 
@@ -123,7 +172,7 @@ resource metricAlerts 'Microsoft.Insights/metricAlerts@2018-03-01' = [
         namespaceId
       ]
       evaluationFrequency: 'PT5M'
-      windowSize: 'PT5M'
+      windowSize: alert.window
       autoMitigate: true
       criteria: {
         'odata.type': 'Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria'
@@ -181,6 +230,13 @@ resource queryAlerts 'Microsoft.Insights/scheduledQueryRules@2022-06-15' = [
             timeAggregation: 'Count'
             operator: 'GreaterThan'
             threshold: alert.threshold
+            dimensions: map(alert.dimensions, column => {
+              name: column
+              operator: 'Include'
+              values: [
+                '*'
+              ]
+            })
             failingPeriods: {
               numberOfEvaluationPeriods: 1
               minFailingPeriodsToAlert: 1
@@ -194,3 +250,65 @@ resource queryAlerts 'Microsoft.Insights/scheduledQueryRules@2022-06-15' = [
     }
   }
 ]
+
+// A page that needs no key and that only the handler has: it takes both, the host and the handler, to answer it.
+resource availabilityTest 'Microsoft.Insights/webtests@2022-06-15' = {
+  name: '${prefix}-availability'
+  location: location
+  tags: union(tags, {
+    'hidden-link:${insightsId}': 'Resource'
+  })
+  kind: 'standard'
+  properties: {
+    Name: '${prefix}-availability'
+    SyntheticMonitorId: '${prefix}-availability'
+    Kind: 'standard'
+    Enabled: true
+    Frequency: 900
+    Timeout: 30
+    RetryEnabled: true
+    Locations: map(testLocations, id => {
+      Id: id
+    })
+    Request: {
+      RequestUrl: '${apiUrl}/problems/invalid-fields'
+      HttpVerb: 'GET'
+      ParseDependentRequests: false
+    }
+    ValidationRules: {
+      ExpectedHttpStatusCode: 200
+      SSLCheck: true
+    }
+  }
+}
+
+resource availabilityAlert 'Microsoft.Insights/metricAlerts@2018-03-01' = {
+  name: '${prefix}-availability'
+  location: 'global'
+  tags: union(tags, {
+    'hidden-link:${insightsId}': 'Resource'
+    'hidden-link:${availabilityTest.id}': 'Resource'
+  })
+  properties: {
+    description: 'The API does not answer: the app does not run, or is not to be reached. See docs/RUNBOOKS.md.'
+    enabled: true
+    severity: 0
+    scopes: [
+      availabilityTest.id
+      insightsId
+    ]
+    evaluationFrequency: 'PT5M'
+    // As long as the test takes to come round to all locations.
+    windowSize: 'PT15M'
+    autoMitigate: true
+    criteria: {
+      'odata.type': 'Microsoft.Azure.Monitor.WebtestLocationAvailabilityCriteria'
+      webTestId: availabilityTest.id
+      componentId: insightsId
+      failedLocationCount: failedLocations
+    }
+    actions: map(actionGroupIds, id => {
+      actionGroupId: id
+    })
+  }
+}

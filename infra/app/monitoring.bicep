@@ -74,5 +74,8 @@ output workspaceId string = workspace.outputs.resourceId
 @description('Name of the Application Insights component.')
 output insightsName string = insights.outputs.name
 
+@description('Id of the Application Insights component.')
+output insightsId string = insights.outputs.resourceId
+
 @description('Where telemetry goes. Not a secret: without the identity\'s role nothing is taken.')
 output connectionString string = insights.outputs.connectionString

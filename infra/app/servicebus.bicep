@@ -67,6 +67,8 @@ module namespace 'br/public:avm/res/service-bus/namespace:0.17.1' = {
             category: 'OperationalLogs'
           }
         ]
+        // Metrics are in Azure Monitor anyway; in the workspace they would be paid for.
+        metricCategories: []
       }
     ]
   }

@@ -17,6 +17,8 @@ param tags object
   'Standard_ZRS'
   'Standard_GRS'
   'Standard_GZRS'
+  'Standard_RAGRS'
+  'Standard_RAGZRS'
 ])
 param replication string
 
@@ -30,6 +32,15 @@ param orderBookContainer string
 @minValue(0)
 @maxValue(36500)
 param orderBookRetentionDays int
+
+@description('Id of the Log Analytics workspace that gets the log of the blobs.')
+param workspaceId string
+
+@description('Whether reads and writes are logged too.')
+param accessLog bool
+
+// The host's lock and the outbox are read and written every few seconds, orders or not; deletions are few.
+var logged = concat(['StorageDelete'], accessLog ? ['StorageRead', 'StorageWrite'] : [])
 
 module account 'br/public:avm/res/storage/storage-account:0.32.1' = {
   name: 'storage-account'
@@ -53,6 +64,16 @@ module account 'br/public:avm/res/storage/storage-account:0.32.1' = {
       containerDeleteRetentionPolicyDays: 14
       deleteRetentionPolicyEnabled: true
       deleteRetentionPolicyDays: 14
+      diagnosticSettings: [
+        {
+          workspaceResourceId: workspaceId
+          logCategoriesAndGroups: map(logged, name => {
+            category: name
+          })
+          // Metrics are in Azure Monitor anyway; in the workspace they would be paid for.
+          metricCategories: []
+        }
+      ]
       containers: [
         {
           name: packageContainer
@@ -65,32 +86,31 @@ module account 'br/public:avm/res/storage/storage-account:0.32.1' = {
       ]
     }
     // Only the orders. What is in the outbox has not reached Service Bus yet, and goes when it has.
-    managementPolicyRules: orderBookRetentionDays == 0
-      ? []
-      : [
-          {
-            name: 'forget-old-orders'
-            enabled: true
-            type: 'Lifecycle'
-            definition: {
-              filters: {
-                blobTypes: [
-                  'blockBlob'
-                ]
-                prefixMatch: [
-                  '${orderBookContainer}/orders/'
-                ]
-              }
-              actions: {
-                baseBlob: {
-                  delete: {
-                    daysAfterModificationGreaterThan: orderBookRetentionDays
-                  }
-                }
+    // Always there, because a policy that is only left out stays in the account: 0 days has to switch it off.
+    managementPolicyRules: [
+      {
+        name: 'forget-old-orders'
+        enabled: orderBookRetentionDays > 0
+        type: 'Lifecycle'
+        definition: {
+          filters: {
+            blobTypes: [
+              'blockBlob'
+            ]
+            prefixMatch: [
+              '${orderBookContainer}/orders/'
+            ]
+          }
+          actions: {
+            baseBlob: {
+              delete: {
+                daysAfterModificationGreaterThan: max(orderBookRetentionDays, 1)
               }
             }
           }
-        ]
+        }
+      }
+    ]
   }
 }
 

@@ -44,6 +44,8 @@ module vault 'br/public:avm/res/key-vault/vault:0.14.2' = {
             category: 'AuditEvent'
           }
         ]
+        // Metrics are in Azure Monitor anyway; in the workspace they would be paid for.
+        metricCategories: []
       }
     ]
   }

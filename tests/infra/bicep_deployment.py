@@ -186,6 +186,8 @@ class _Scope:
                 return first == second
             case "!=":
                 return first != second
+            case ">":
+                return first > second
         raise BicepError(f"{self.path.name}: the operator {operator} is not known here")
 
     def member(self, value, key, safe):
@@ -214,6 +216,7 @@ class _Scope:
             "loadJsonContent": lambda path: json.loads((self.path.parent / path).read_text()),
             "loadTextContent": lambda path: (self.path.parent / path).read_text(),
             "map": lambda items, change: [change(item) for item in items],
+            "max": lambda *numbers: max(numbers),
             "replace": lambda text, old, new: type(text)(text.replace(old, new)),
             "split": lambda text, between: text.split(between),
             "subscription": lambda: {"id": "/subscriptions/0"},

@@ -41,7 +41,8 @@ DEPLOYMENTS = {
         "squareAccessToken": "the square token",
         "tillToken": "the till token",
         "orderTokenSecret": "the order token secret",
-        "vendorSecretNames": "BAKERY_SECRET, FLORIST_SECRET",
+        "storageAccessLog": True,
+        "vendorSecretNames": "BAKERY_SECRET,, FLORIST_SECRET, ",
     },
     "on the older plan": {"hostingPlan": "Consumption", "principalId": "deployer", "targetBasedScaling": False},
 }

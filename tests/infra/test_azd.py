@@ -195,6 +195,12 @@ def test_the_workflow_passes_every_parameter_on():
     assert given["AZURE_PRINCIPAL_TYPE"] == "ServicePrincipal"
 
 
+def test_the_first_order_is_that_of_the_readme():
+    bodies = [re.search(r"-d '(\{\s*\"customer\".*?\})'", (ROOT / f).read_text(), re.S).group(1) for f in ("README.md", "docs/AZURE.md")]
+    first, second = map(json.loads, bodies)
+    assert first == second
+
+
 def test_the_outputs_are_those_of_the_documentation_and_the_hooks():
     outputs = deployment("with everything").outputs
     assert all(isinstance(value, str) and value for value in outputs.values())

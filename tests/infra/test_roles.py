@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from project import DEPLOYMENTS, ROOT, deployment, functions
+from project import DEPLOYMENTS, ROOT, deployment, functions, leaf
 
 ASSIGNMENT = "Microsoft.Authorization/roleAssignments"
 WHO = {"<identity.principalId>": "app", "deployer": "deployer"}
@@ -113,3 +113,18 @@ def test_what_a_deployment_does_not_need_is_not_given():
     assert email not in roles("with everything")
     assert {officer, contributor} & roles("with nothing but what must be said") == set()
     assert contributor not in roles("with everything")
+
+
+def test_the_roles_that_operators_give_themselves_are_on_what_there_is():
+    text = (ROOT / "docs" / "AZURE.md").read_text()
+    section = re.search(r"## Roles\n(.*?)\n## ", text, re.S).group(1)
+    given = re.findall(r"az role assignment create .* --role '([^']+)' --scope \"([^\"]+)\"", section)
+    assert given == [
+        ("Azure Service Bus Data Receiver", "$bus"),
+        ("Azure Service Bus Data Sender", "$bus/topics/orders"),
+        ("Storage Blob Data Reader", "$blobs/containers/order-book"),
+    ]
+    deployed = deployment("with everything")
+    assert "orders" in {leaf(topic) for topic in deployed.of_type("Microsoft.ServiceBus/namespaces/topics")}
+    containers = deployed.module("avm/res/storage/storage-account")["blobServices"]["containers"]
+    assert "order-book" in {container["name"] for container in containers}

@@ -4,7 +4,17 @@ import json
 import re
 
 import pytest
-from project import DEPLOYMENTS, ROOT, deployment
+from bicep_deployment import deploy
+from bicep_syntax import parse
+from project import (
+    DEPLOYMENTS,
+    MAIN,
+    REQUIRED,
+    ROOT,
+    deployment,
+    functions,
+    topology,
+)
 
 # The parameters that are read in the modules' own main.bicep, or in public templates that name the same version.
 KNOWN_PARAMETERS = {
@@ -39,10 +49,40 @@ def test_the_storage_account(name):
 
 
 def test_orders_are_forgotten_only_if_that_was_said_and_the_outbox_never():
-    assert deployment("with nothing but what must be said").module("avm/res/storage/storage-account")["managementPolicyRules"] == []
-    (rule,) = deployment("with everything").module("avm/res/storage/storage-account")["managementPolicyRules"]
-    assert rule["definition"]["filters"]["prefixMatch"] == ["order-book/orders/"]
-    assert rule["definition"]["actions"] == {"baseBlob": {"delete": {"daysAfterModificationGreaterThan": 400}}}
+    for days, enabled, least in ((0, False, 1), (1, True, 1), (400, True, 400)):
+        account = deploy(MAIN, REQUIRED | {"orderBookRetentionDays": days}).module("avm/res/storage/storage-account")
+        # Without days there is a rule too, which is off: one that is left out stays in Azure as it was.
+        (rule,) = account["managementPolicyRules"]
+        assert rule["enabled"] is enabled
+        assert rule["definition"]["filters"]["prefixMatch"] == ["order-book/orders/"]
+        assert rule["definition"]["actions"] == {"baseBlob": {"delete": {"daysAfterModificationGreaterThan": least}}}
+
+
+def test_every_replication_that_may_be_chosen_is_deployed():
+    (parameter,) = [s for s in parse(MAIN) if s.name == "storageReplication"]
+    allowed = [value for _, value in parameter.decorators["allowed"][0][1]]
+    assert {"Standard_RAGRS", "Standard_RAGZRS"} <= set(allowed)
+    for replication in allowed:
+        account = deploy(MAIN, REQUIRED | {"storageReplication": replication}).module("avm/res/storage/storage-account")
+        assert account["skuName"] == replication
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_what_is_logged_and_no_metrics_with_it(name):
+    module = deployment(name).module
+    namespace, vault = module("avm/res/service-bus/namespace"), module("avm/res/key-vault/vault")
+    account = module("avm/res/storage/storage-account")
+    blobs = ["StorageDelete"] + (["StorageRead", "StorageWrite"] if name == "with everything" else [])
+    for settings, categories in (
+        (namespace["diagnosticSettings"], ["OperationalLogs"]),
+        (vault["diagnosticSettings"], ["AuditEvent"]),
+        (account["blobServices"]["diagnosticSettings"], blobs),
+    ):
+        (setting,) = settings
+        assert setting["workspaceResourceId"] == "<workspace.resourceId>"
+        assert [c["category"] for c in setting["logCategoriesAndGroups"]] == categories
+        # Where the module is not told, it takes all metrics.
+        assert setting["metricCategories"] == []
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -93,9 +133,10 @@ def test_the_alerts_are_those_of_the_documentation():
 
 def test_what_the_alerts_watch():
     found = alerts("with everything")
-    metrics = {n: p["criteria"]["allOf"][0] for n, p in found.items() if "odata.type" in p["criteria"]}
+    metrics = {n: p["criteria"]["allOf"][0] for n, p in found.items() if "SingleResource" in p["criteria"].get("odata.type", "")}
     assert {n: (m["metricName"], m["timeAggregation"], m["threshold"]) for n, m in metrics.items()} == {
         "dead-letters": ("DeadletteredMessages", "Maximum", 0),
+        "waiting-messages": ("ActiveMessages", "Minimum", 0),
         "scheduled-messages": ("ScheduledMessages", "Maximum", 500),
         "size": ("Size", "Maximum", 4 * 1024**3),
         "server-errors": ("ServerErrors", "Total", 0),
@@ -103,10 +144,53 @@ def test_what_the_alerts_watch():
     }
     for metric in metrics.values():
         assert metric["dimensions"] == [{"name": "EntityName", "operator": "Include", "values": ["*"]}]
+    assert {n: found[n]["windowSize"] for n in metrics if found[n]["windowSize"] != "PT5M"} == {"waiting-messages": "PT30M"}
+    assert {n for n, p in found.items() if p["severity"] == 0} == {"does-not-start", "availability"}
     for alert in found.values():
         assert alert["enabled"] is True
         for document in re.findall(r"docs/[A-Z-]+\.md", alert["description"]):
             assert (ROOT / document).is_file(), document
+
+
+def test_one_dead_letter_is_no_alert_on_failed_invocations():
+    (criterion,) = alerts("with everything")["failed-invocations"]["criteria"]["allOf"]
+    # Its failures are all of one function; a second one in the same window is more than the threshold.
+    assert criterion["dimensions"] == [{"name": "Name", "operator": "Include", "values": ["*"]}]
+    entities = topology()["Queues"] + [s for t in topology()["Topics"] for s in t["Subscriptions"]]
+    deliveries = {e["Properties"]["MaxDeliveryCount"] for e in entities}
+    assert criterion["operator"] == "GreaterThan" and {criterion["threshold"]} == deliveries
+
+
+def test_the_availability_test_asks_what_only_the_handler_answers():
+    deployed = deployment("with everything")
+    (test,) = deployed.of_type("Microsoft.Insights/webtests")
+    request, rules = test.body["properties"]["Request"], test.body["properties"]["ValidationRules"]
+    base = deployed.outputs["ORDERUP_API_URL"]
+    path = "/api" + request["RequestUrl"].removeprefix(base)
+    operations = json.loads((ROOT / "docs" / "openapi.json").read_text())["paths"]
+    operation = operations["/api/problems/{name}"][request["HttpVerb"].lower()]
+    (parameter,) = operation["parameters"]
+    assert path.removeprefix("/api/problems/") in parameter["schema"]["enum"]
+    assert str(rules["ExpectedHttpStatusCode"]) in operation["responses"]
+    # It has no key.
+    assert operation["security"] == [{}] and "Headers" not in request
+    (anonymous,) = [f for f in functions().values() if f.get("route") == "problems/{name}"]
+    assert anonymous["authLevel"] == "anonymous"
+
+    alert = alerts("with everything")["availability"]
+    insights = "<insights.resourceId>"
+    assert alert["scopes"] == [test.id, insights]
+    assert alert["criteria"] == {
+        "odata.type": "Microsoft.Azure.Monitor.WebtestLocationAvailabilityCriteria",
+        "webTestId": test.id,
+        "componentId": insights,
+        "failedLocationCount": 3,
+    }
+    assert len({place["Id"] for place in test.body["properties"]["Locations"]}) == 5
+    # Azure finds out by this tag to whom the test belongs.
+    assert test.body["tags"][f"hidden-link:{insights}"] == "Resource"
+    assert test.body["kind"] == test.body["properties"]["Kind"] == "standard"
+    assert test.body["properties"]["Frequency"] == 15 * 60 and alert["windowSize"] == "PT15M"
 
 
 def test_log_alerts_ask_for_words_that_the_handler_writes():
@@ -117,6 +201,8 @@ def test_log_alerts_ask_for_words_that_the_handler_writes():
     assert re.search(r"\boutcome( = |,)", source) and "generation = field::Empty" in source
     # The span is an object of the line, and the event's own fields are beside its level.
     assert ".with_current_span(true)" in source and ".flatten_event(true)" in source
+    (words,) = re.findall(r'startswith "([^"]+)"', queries["does-not-start"])
+    assert f'eprintln!("{words}: ' in source
     assert 'line.level == "ERROR"' in queries["error-lines"]
 
 

@@ -4,8 +4,9 @@ import re
 from itertools import chain
 
 import pytest
-from project import DEPLOYMENTS, INFRA, MAIN, ROOT, app_settings, deployment
+from bicep_deployment import deploy
 from bicep_syntax import parse
+from project import DEPLOYMENTS, INFRA, MAIN, REQUIRED, ROOT, app_settings, deployment
 
 # Read by the Functions host or by the platform, and not by the handler.
 HOST = {
@@ -99,6 +100,13 @@ def test_a_secret_is_a_reference_to_the_vault():
         secret = setting.lower().replace("_", "-")
         assert settings[setting] == f"@Microsoft.KeyVault(SecretUri=<vault.uri>secrets/{secret})"
     assert not any("the " in value for value in settings.values() if isinstance(value, str))
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_no_name_is_no_reference(names):
+    deployed = deploy(MAIN, REQUIRED | {"vendorSecretNames": names})
+    (config,) = deployed.module("avm/res/web/site")["configs"]
+    assert [s for s, value in config["properties"].items() if "KeyVault" in value or not s] == []
 
 
 def test_secrets_that_were_given_are_in_the_vault_and_no_others():
