@@ -1,16 +1,18 @@
 //! The figures that tell how the shop is doing: counted here, exported every minute ([`crate::otlp_export`]).
 //!
 //! Where nothing is exported, each call costs a comparison. Label values are words from lists that the code or the settings hold, so
-//! that there is a bounded number of series; more than that are not kept.
+//! that there is a bounded number of series; more than that are not kept, which is told once for each figure.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use tracing::warn;
+
 use crate::{span::unix_nanos, telemetry};
 
-/// Far more than there can be of a shop's providers and vendors. What is beyond is not counted.
+/// Of one figure: far more than there can be of a shop's providers and vendors. What is beyond is not counted.
 const MOST_SERIES: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +135,8 @@ struct Series {
     /// In the order of figures and labels.
     points: Vec<Point>,
     since: u64,
+    /// Those of which it was told that there are too many series.
+    full: Vec<Figure>,
 }
 
 /// What is exported at a time: the points, and from when to when they count, in nanoseconds since 1970.
@@ -151,6 +155,7 @@ impl Registry {
         let series = Series {
             points: Vec::new(),
             since: unix_nanos(SystemTime::now()),
+            full: Vec::new(),
         };
         Self {
             series: Mutex::new(series),
@@ -159,7 +164,7 @@ impl Registry {
     }
 
     fn record(&self, figure: Figure, value: f64, labels: &[(&'static str, &str)]) {
-        let (_, _, form) = figure.described();
+        let (figure_name, _, form) = figure.described();
         let mut series = self.lock();
         let place = series.points.binary_search_by(|point| {
             let known = point
@@ -171,8 +176,21 @@ impl Registry {
         });
         let place = match place {
             Ok(place) => place,
-            Err(_) if series.points.len() >= MOST_SERIES => return,
             Err(place) => {
+                let first = series.points.partition_point(|point| point.figure < figure);
+                let end = series
+                    .points
+                    .partition_point(|point| point.figure <= figure);
+                if end - first >= MOST_SERIES {
+                    if !series.full.contains(&figure) {
+                        series.full.push(figure);
+                        drop(series);
+                        warn!(
+                            "{figure_name} has {MOST_SERIES} series; what belongs to none of them is not counted"
+                        );
+                    }
+                    return;
+                }
                 let labels = labels
                     .iter()
                     .map(|(name, value)| (*name, (*value).to_owned()));
@@ -314,11 +332,17 @@ mod tests {
             registry.record(Figure::Dead, 1.0, &[("reason", &number.to_string())]);
         }
         registry.record(Figure::Dead, 1.0, &[("reason", "0")]);
+        // Those before and behind it in the order have room of their own.
+        registry.record(Figure::Accepted, 1.0, &[("sink", "topic")]);
+        registry.record(Figure::Dropped, 1.0, &[("signal", "traces")]);
         let points = registry.collect().points;
-        assert_eq!(points.len(), MOST_SERIES);
+        assert_eq!(points.len(), MOST_SERIES + 2);
+        assert_eq!(points[0].figure, Figure::Accepted);
         assert_eq!(
-            (points[0].labels[0].1.as_str(), points[0].value),
+            (points[1].labels[0].1.as_str(), points[1].value),
             ("0", 2.0)
         );
+        assert_eq!(points.last().unwrap().figure, Figure::Dropped);
+        assert_eq!(registry.lock().full, [Figure::Dead]);
     }
 }
