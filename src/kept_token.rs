@@ -9,9 +9,11 @@
 //! the token came is found out by the service's 401, see [`KeptToken::forget`].
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -170,7 +172,14 @@ impl KeptToken {
         let (sender, receiver) = watch::channel(None);
         let kept = self.clone();
         let task = async move {
-            let answer = kept.keep(asking.await);
+            // A fault of ours is one that the next question meets as well: it rests like any other.
+            let asked = AssertUnwindSafe(asking).catch_unwind().await;
+            let answer = kept.keep(asked.unwrap_or_else(|_| {
+                Err(Denied {
+                    reason: "asking for it panicked".to_owned(),
+                    retry_after: None,
+                })
+            }));
             sender.send_replace(Some(answer));
         };
         tokio::spawn(task.in_current_span());
@@ -478,10 +487,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_that_was_lost_is_asked_again() {
+    async fn a_question_that_panicked_is_asked_again_after_a_rest() {
         let (kept, endpoint) = (KeptToken::new("s"), Endpoint::default());
         let lost = kept.get(|| async { panic!("a fault in the credential") });
-        assert!(text(lost.await).is_err());
+        assert!(text(lost.await).unwrap_err().contains("panicked"));
+        for _ in 0..50 {
+            let answer = kept.get(endpoint.gives(HOUR, AT_ONCE)).await;
+            assert!(text(answer).unwrap_err().contains("panicked"));
+        }
+        assert_eq!(endpoint.asked(), 0);
+        tokio::time::advance(FIRST_REST).await;
         kept.get(endpoint.gives(HOUR, AT_ONCE)).await.unwrap();
     }
 }
