@@ -109,12 +109,12 @@ impl Exporter {
     /// Sends what there is, and ends.
     pub async fn flush(self) {
         self.stop.ask();
-        if timeout(FLUSH, self.task).await.is_err() {
-            warn!(
-                "the last telemetry is lost: the collector has not answered within {} s",
-                FLUSH.as_secs()
-            );
-        }
+        let why = match timeout(FLUSH, self.task).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(_)) => "the exporter has panicked",
+            Err(_) => "the collector has not answered in time",
+        };
+        warn!("the last telemetry is lost: {why}");
     }
 }
 
@@ -191,32 +191,37 @@ enum Sent {
 }
 
 impl Way {
-    /// Sends it until the collector has it, or does not want it, or the patience is over.
+    /// Sends it until the collector has it, or does not want it, or the patience is over. A collector that asks for more time
+    /// than this one has left does not get the next at once either.
     async fn send(&mut self, body: Vec<u8>, count: u64) {
         let body = bytes::Bytes::from(body);
         let started = Instant::now();
         let mut retries = 0;
-        let why = loop {
+        loop {
             let (why, wait) = match self.attempt(body.clone()).await {
                 Sent::Taken { rejected: 0 } => return self.trouble.end(),
                 Sent::Taken { rejected } => {
-                    return self.lost(rejected, "the collector rejected them");
+                    // It cannot have rejected more than it got.
+                    return self.lost(rejected.min(count), "the collector rejected them");
                 }
-                Sent::Never { why } => break why,
+                Sent::Never { why } => return self.lost(count, &why),
                 Sent::Again { why, wait } => (why, wait),
             };
             let backoff = retry::backoff(FIRST_BACKOFF, LONGEST_BACKOFF, retries, retry::chance());
             let pause = wait.unwrap_or_default().max(backoff);
             retries += 1;
-            let is_last = self.stop.is_asked();
-            if is_last || started.elapsed() + pause > PATIENCE {
-                break why;
+            let is_last = self.stop.is_asked() || started.elapsed() + pause > PATIENCE;
+            if is_last {
+                self.lost(count, &why);
+            } else {
+                self.trouble.say(0, &why);
             }
-            self.trouble.say(0, &why);
-            // At the end of the process it is tried once more, at once.
-            let _ = timeout(pause, self.stop.wait()).await;
-        };
-        self.lost(count, &why);
+            // At the end of the process it, or the next, is tried once more, at once.
+            let _ = timeout(pause.min(PATIENCE), self.stop.wait()).await;
+            if is_last {
+                return;
+            }
+        }
     }
 
     async fn attempt(&self, body: bytes::Bytes) -> Sent {
