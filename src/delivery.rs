@@ -76,7 +76,7 @@ pub struct Deliverer {
 pub struct Delivery {
     pub event: Event,
     message: Message,
-    /// How long the one provider or till has been called, in milliseconds.
+    /// How long the one provider or till has taken, in milliseconds, with what the order book was asked for it.
     provider_ms: AtomicU64,
 }
 
@@ -107,7 +107,8 @@ impl Delivery {
         self.message.carried.as_ref()
     }
 
-    /// The call of the one provider or till, whose time is told in the log. Each of several vendors has a line of its own.
+    /// The work with the one provider or till, whose time is told in the log: all its calls, and of a till what is read and
+    /// written in the order book for them; nothing that goes to the topic. Each of several vendors has a line of its own.
     pub fn timed<F: Future>(&self, call: F) -> Timed<'_, F> {
         Timed {
             began: None,

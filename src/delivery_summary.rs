@@ -112,8 +112,8 @@ impl Summary {
         });
     }
 
-    /// Writes the line; to be called once the message is safe. `provider_ms` is how long the provider or till was called,
-    /// where there is one, and `age` how long its audience has waited for it.
+    /// Writes the line; to be called once the message is safe. `provider_ms` is how long the provider or till took
+    /// ([`crate::delivery::Delivery::timed`]), where there is one, and `age` how long its audience has waited for it.
     pub fn log(mut self, function: &str, duration_ms: u64, provider_ms: u64, age: Duration) {
         let more = self.reasons.len().saturating_sub(MOST_REASONS);
         self.reasons.truncate(MOST_REASONS);

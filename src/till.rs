@@ -119,7 +119,7 @@ async fn attempt(app: &App, till: &Till, delivery: &Delivery, started: Instant) 
         .till_channel
         .attempt(delivery.has_waited(), retry::chance(), || {
             Some(async {
-                match delivery.timed(settle(app, till, delivery, started)).await {
+                match settle(app, till, delivery, started).await {
                     Ok(()) => Ok(()),
                     Err(Stop::Later(failure)) => Err(failure),
                     Err(Stop::Dead(why)) => {
@@ -138,9 +138,10 @@ async fn attempt(app: &App, till: &Till, delivery: &Delivery, started: Instant) 
 async fn settle(app: &App, till: &Till, delivery: &Delivery, started: Instant) -> Result<(), Stop> {
     let event = &delivery.event;
     let verdict = match &event.kind {
-        EventKind::Placed => place(app, till, delivery).await?,
+        EventKind::Placed => delivery.timed(place(app, till, delivery)).await?,
         EventKind::Cancelled(cancellation) => {
-            return release(app, till, event, cancellation).await;
+            let released = release(app, till, event, cancellation);
+            return delivery.timed(released).await;
         }
         EventKind::Confirmed => return Ok(()),
     };

@@ -61,6 +61,22 @@ impl Shop {
     }
 }
 
+/// What the log says that the till took is not what the topic took.
+#[tokio::test]
+async fn the_time_of_the_till_ends_before_the_topic_gets_the_event() {
+    let shop = Shop::start().await;
+    let slow = Reply::with_header(503, "retry-after", "1");
+    shop.handler.bus.reply_once(slow);
+    assert_eq!(kinds(&shop.deliver().await).len(), 2);
+    let lines = shop.handler.stop().await;
+    let mut lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+    let line: Value = lines
+        .find(|line: &Value| line["outcome"] == "delivered")
+        .unwrap();
+    let ms = |field: &str| line[field].as_u64().unwrap();
+    assert!(ms("duration_ms") >= ms("provider_ms") + 1000, "{line}");
+}
+
 fn accepted_text(total: i64) -> String {
     json!({ "order_id": ORDER, "status": "accepted", "external_id": "T-1", "total": total })
         .to_string()
