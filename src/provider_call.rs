@@ -12,6 +12,9 @@ use crate::{
 /// What a call came to that was what it was for. Others are named by their class of failure.
 pub(crate) const OK: &str = "ok";
 
+/// Nobody waits for the answer any more: the time of the whole attempt was over, or its function has ended.
+const GIVEN_UP: &str = "given-up";
+
 /// Empty where nothing is exported.
 pub(crate) struct Call(Option<Told>);
 
@@ -56,8 +59,12 @@ impl Call {
     }
 
     /// It came to this; `status` is that of an answer over HTTP.
-    pub(crate) fn end(self, result: &'static str, status: Option<u16>) {
-        let Some(told) = self.0 else {
+    pub(crate) fn end(mut self, result: &'static str, status: Option<u16>) {
+        self.tell(result, status);
+    }
+
+    fn tell(&mut self, result: &'static str, status: Option<u16>) {
+        let Some(told) = self.0.take() else {
             return;
         };
         let labels = [("provider", &*told.provider), ("result", result)];
@@ -76,5 +83,11 @@ impl Call {
                 }
             }
         });
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.tell(GIVEN_UP, None);
     }
 }
