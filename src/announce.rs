@@ -46,6 +46,9 @@ const REST: Duration = Duration::from_secs(10);
 const TOPIC: &str = "topic";
 const OUTBOX: &str = "outbox";
 
+/// As [`PublishError`] calls it.
+const UNANSWERED: &str = "unanswered";
+
 /// Until when the topic is not tried, in the memory of one instance. Clones share it.
 #[derive(Clone, Default)]
 pub struct BusRest(Arc<Mutex<Option<Instant>>>);
@@ -150,8 +153,11 @@ async fn place(
             }
             Err(_) => {
                 app.bus_rest.begin(Instant::now());
+                // Nobody else counts what was given up.
+                let labels = [("result", UNANSWERED)];
+                metrics::observe(Figure::BusSendDuration, PATIENCE, &labels);
                 span.note(|recording| {
-                    recording.fail("unanswered");
+                    recording.fail(UNANSWERED);
                 });
                 error!(
                     "the topic has not taken an event within {} s: events go to the outbox",
@@ -161,7 +167,7 @@ async fn place(
             }
         }
     } else {
-        bus_span::not_sent(span, topic);
+        bus_span::becomes(span, "create", topic);
         None
     };
     match outbox::keep(app.book(), event, carried).await {
@@ -175,7 +181,10 @@ async fn place(
             match refused {
                 Some(error) => Err(not_taken(&error)),
                 // The topic was not tried, or was not given the time that it has where there is no second place.
-                None => publish().await.map_err(|error| not_taken(&error)),
+                None => {
+                    bus_span::becomes(span, "send", topic);
+                    publish().await.map_err(|error| not_taken(&error))
+                }
             }
         }
     }

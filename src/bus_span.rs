@@ -47,27 +47,23 @@ pub fn sending(
     span
 }
 
-/// What came of it.
+/// What came of it; the last try counts.
 pub fn sent(span: &Span, result: Result<(), &PublishError>) {
-    if let Err(error) = result {
-        span.note(|recording| {
+    span.note(|recording| match result {
+        Ok(()) => recording.succeed(),
+        Err(error) => {
             recording.fail(error.name());
-        });
-    }
+        }
+    });
 }
 
-/// The event is kept, and will be sent by somebody else.
-pub fn not_sent(span: &Span, topic: &OrdersTopic) {
+/// It is a `create` if the event is kept, and will be sent by somebody else, or a `send` after all.
+pub fn becomes(span: &Span, operation: &'static str, topic: &OrdersTopic) {
     span.note(|recording| {
-        recording.name = format!("create {}", topic.name()).into();
-        for (name, value) in &mut recording.attributes {
-            if matches!(
-                *name,
-                "messaging.operation.name" | "messaging.operation.type"
-            ) {
-                *value = "create".into();
-            }
-        }
+        recording.name = format!("{operation} {}", topic.name()).into();
+        recording
+            .set("messaging.operation.name", operation)
+            .set("messaging.operation.type", operation);
     });
 }
 

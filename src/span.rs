@@ -145,6 +145,7 @@ impl Span {
 }
 
 impl Recording {
+    /// Instead of what was set under that name before.
     pub fn set(&mut self, name: &'static str, value: impl Into<Value>) -> &mut Self {
         self.push(name, value.into());
         self
@@ -153,7 +154,10 @@ impl Recording {
     // Called from everywhere, and only while something is exported: once in the binary is enough.
     #[inline(never)]
     fn push(&mut self, name: &'static str, value: Value) {
-        self.attributes.push((name, value));
+        match self.attributes.iter_mut().find(|(set, _)| *set == name) {
+            Some((_, set)) => *set = value,
+            None => self.attributes.push((name, value)),
+        }
     }
 
     pub fn set_some(&mut self, name: &'static str, value: Option<impl Into<Value>>) -> &mut Self {
@@ -167,6 +171,12 @@ impl Recording {
     pub fn fail(&mut self, error: impl Into<Value>) -> &mut Self {
         self.has_failed = true;
         self.set("error.type", error)
+    }
+
+    /// A later try did.
+    pub fn succeed(&mut self) {
+        self.has_failed = false;
+        self.attributes.retain(|(name, _)| *name != "error.type");
     }
 
     /// It repeats that one, or is about it.
