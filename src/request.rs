@@ -97,6 +97,7 @@ fn begin(function: &'static str, headers: &HeaderMap, log: &tracing::Span) -> Sp
         "checkout" => ("POST", "/api/checkout"),
         "cancel" => ("POST", "/api/orders/{orderId}/cancel"),
         "order-status" => ("GET", "/api/orders/{orderId}/status"),
+        "problem" => ("GET", "/api/problems/{name}"),
         _ => ("GET", "/api/orders/{orderId}"),
     };
     let span = Span::begin(Kind::Server, Parent::Remote(incoming), || {
