@@ -95,7 +95,9 @@ impl Span {
             Parent::Current => current().map(|current| current.context),
             Parent::Remote(parent) => parent,
         };
-        let context = traces.sampler.sampled(SpanContext::next(parent), parent);
+        let is_request = kind == Kind::Server;
+        let next = SpanContext::next(parent);
+        let context = traces.sampler.sampled(next, parent, is_request);
         let recording = context.is_sampled().then(|| {
             Mutex::new(Recording {
                 context,

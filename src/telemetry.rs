@@ -122,6 +122,9 @@ impl Traces {
 pub struct Sampler {
     /// Whoever begins a trace decides for all.
     follows_parent: bool,
+    /// Also if that is the caller of an HTTP function. Not unless it was asked for: senders with Application Insights are reported
+    /// to say of every request that it is not recorded (microsoft/ApplicationInsights-dotnet#2835).
+    follows_caller: bool,
     /// Of 2^63, how many random numbers are.
     threshold: u64,
 }
@@ -132,8 +135,8 @@ impl Sampler {
     fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
         const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
-        let name = settings.optional(SAMPLER);
-        let name = name.as_deref().unwrap_or("parentbased_always_on");
+        let asked = settings.optional(SAMPLER);
+        let name = asked.as_deref().unwrap_or("parentbased_always_on");
         let (follows_parent, what) = match name.strip_prefix("parentbased_") {
             Some(what) => (true, what),
             None => (false, name),
@@ -166,14 +169,21 @@ impl Sampler {
         let threshold = (ratio * ALL as f64) as u64;
         Ok(Self {
             follows_parent,
+            follows_caller: asked.is_some(),
             threshold,
         })
     }
 
-    /// The context with the decision in it.
-    pub fn sampled(self, context: SpanContext, parent: Option<SpanContext>) -> SpanContext {
+    /// The context with the decision in it. That of a request's span has the caller's as its parent.
+    pub fn sampled(
+        self,
+        context: SpanContext,
+        parent: Option<SpanContext>,
+        is_request: bool,
+    ) -> SpanContext {
+        let is_followed = self.follows_parent && (self.follows_caller || !is_request);
         let is_sampled = match parent {
-            Some(parent) if self.follows_parent => parent.is_sampled(),
+            Some(parent) if is_followed => parent.is_sampled(),
             // The last 64 bits, as in the SDKs of Go, Java and Rust: whoever else samples by the same ratio takes the same traces.
             Some(_) | None => (context.trace_id as u64) >> 1 < self.threshold,
         };
@@ -268,17 +278,9 @@ impl Endpoint {
         signal: &str,
         path: &str,
     ) -> Result<Option<Self>, ConfigError> {
-        let exporter = format!("OTEL_{signal}_EXPORTER");
-        match settings.optional(&exporter).as_deref() {
-            None | Some("otlp") => {}
-            Some("none") => return Ok(None),
-            Some(_) => {
-                return Err(ConfigError::invalid(
-                    &exporter,
-                    "it is not known",
-                    "otlp or none",
-                ));
-            }
+        let exporter = settings.optional(&format!("OTEL_{signal}_EXPORTER"));
+        if exporter.as_deref() == Some("none") {
+            return Ok(None);
         }
         let own = |name: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{name}");
         // The setting for both is a base, to which the path is added; that for one of them is the whole.
@@ -292,6 +294,18 @@ impl Endpoint {
                 None => return Ok(None),
             },
         };
+        // Known by the standard is not spoken by us. Azure Container Apps sets `grpc` by itself, and others `console` for a
+        // whole machine, which must not keep an app from taking orders.
+        let unspoken = |why: &str| {
+            let signal = signal.to_ascii_lowercase();
+            warn!("no {signal} are exported: {why}");
+            Ok(None)
+        };
+        if exporter.is_some_and(|exporter| exporter != "otlp") {
+            return unspoken(&format!(
+                "OTEL_{signal}_EXPORTER is neither otlp nor none, and there is nothing else"
+            ));
+        }
         let url = Url::parse(&text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
         });
@@ -306,8 +320,6 @@ impl Endpoint {
                 .into_iter()
                 .find(|variable| settings.optional(variable).is_some())
         };
-        // Known by the standard is not spoken by us. Azure Container Apps sets `grpc` by itself, which must not keep an app
-        // from taking orders.
         let known = |name: &str, known: [&'static str; 3]| {
             let Some(variable) = either(name) else {
                 return Ok(known[0]);
@@ -319,11 +331,9 @@ impl Endpoint {
         };
         let protocol = known("PROTOCOL", ["http/protobuf", "http/json", "grpc"])?;
         if protocol != "http/protobuf" {
-            warn!(
-                "no {} are exported: OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, and only http/protobuf is spoken",
-                signal.to_ascii_lowercase()
-            );
-            return Ok(None);
+            return unspoken(&format!(
+                "OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, and only http/protobuf is spoken"
+            ));
         }
         // Nobody has to compress, whoever is allowed to.
         known("COMPRESSION", ["none", "gzip", "deflate"])?;

@@ -5,15 +5,15 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use opentelemetry_proto::tonic::{
     metrics::v1::{AggregationTemporality, metric::Data},
-    trace::v1::span::SpanKind,
+    trace::v1::{span::SpanKind, status::StatusCode as StatusCodeOfSpan},
 };
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
-    collector::{Collector, Mood, points},
-    handler::{Handler, command, free_port, order, order_placed},
+    collector::{Asked, Collector, Mood, points},
+    handler::{Folder, Handler, JsonBody, command, free_port, order, order_placed},
     scripted_server::Reply,
     triggers::assert_completed,
 };
@@ -275,6 +275,11 @@ async fn what_a_collector_cannot_take_now_comes_again_and_what_it_refuses_does_n
         (Mood::Answers(413, None), false),
         // A partial success: ExportTraceServiceResponse { partial_success { rejected_spans: 2 } }.
         (Mood::Takes(b"\x0a\x02\x08\x02"), false),
+        // More than there were: 2^64 - 1.
+        (
+            Mood::Takes(b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+            false,
+        ),
     ] {
         let collector = Collector::start().await;
         collector.next_is(mood.clone());
@@ -383,6 +388,163 @@ async fn a_sampler_decides_for_the_whole_story() {
     assert!(copy.header("traceparent").contains("b7ad6b7169203331-00"));
 }
 
+/// Who calls with Application Insights may say of every request that nobody records it.
+#[tokio::test]
+async fn a_caller_turns_off_the_trace_of_an_order_only_where_that_was_asked_for() {
+    const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    for (settings, flags) in [
+        (vec![], "-01\""),
+        (
+            vec![("OTEL_TRACES_SAMPLER", "parentbased_always_on")],
+            "-00\"",
+        ),
+    ] {
+        let collector = Collector::start().await;
+        let handler = exporting(&collector, &settings).await;
+        let request = handler.http.post(handler.url("/api/checkout"));
+        let request = request.header("traceparent", CALLER).json_body(&order());
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::ACCEPTED);
+        let sent = handler.bus.next().await;
+        let context = sent.header("traceparent").to_owned();
+        assert!(context.contains(&CALLER[..36]), "{context}");
+        assert!(context.ends_with(flags), "{context}");
+        // What a message says is followed either way.
+        let unsampled = json!({ "traceparent": CALLER });
+        handler
+            .trigger_copy("notify", &order_placed(), &unsampled)
+            .await;
+        handler.stop().await;
+        let spans = collector.so_far();
+        let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+        if flags == "-01\"" {
+            assert_eq!(names, ["send orders", "POST /api/checkout"]);
+            assert_eq!(
+                spans[1].parent_span_id,
+                0xb7ad_6b71_6920_3331_u64.to_be_bytes()
+            );
+        } else {
+            assert!(names.is_empty(), "{names:?}");
+        }
+    }
+}
+
+/// The topic does not answer within the time that it has, the outbox does not take the event either, and then the topic does.
+#[tokio::test]
+async fn what_is_sent_after_all_has_not_failed() {
+    let collector = Collector::start().await;
+    let book = Folder::new();
+    // Nothing can be written into what is no folder.
+    std::fs::write(book.0.join("outbox"), "").unwrap();
+    let settings = [("ORDER_BOOK", book.0.to_str().unwrap())];
+    let handler = exporting(&collector, &settings).await;
+    handler.bus.reply_once(Reply::Hang);
+    // The second does not try the topic before the outbox.
+    checkout(&handler).await;
+    checkout(&handler).await;
+    collector
+        .metric("orderup.bus.send.duration", "result=unanswered", 1.0)
+        .await;
+    collector
+        .metric("orderup.bus.send.duration", "result=ok", 2.0)
+        .await;
+    let spans = collector.spans("POST /api/checkout", 2).await;
+    let sent: Vec<_> = spans
+        .iter()
+        .filter(|span| span.kind() == SpanKind::Producer)
+        .collect();
+    assert_eq!(sent.len(), 2);
+    for span in sent {
+        assert_eq!(span.name, "send orders");
+        assert_eq!(span.get("messaging.operation.name"), "send");
+        assert_eq!(span.get("messaging.operation.type"), "send");
+        assert_eq!(span.get("orderup.sink"), "topic");
+        assert_eq!(span.get("error.type"), "");
+        let status = span.status.as_ref().map(|status| status.code());
+        assert_ne!(status, Some(StatusCodeOfSpan::Error));
+        let mut keys: Vec<_> = span.attributes.iter().map(|pair| &pair.key).collect();
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count, "{:?}", span.attributes);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_is_counted() {
+    let collector = Collector::start().await;
+    let handler = exporting(&collector, &[]).await;
+    handler.provider.reply_once(Reply::Hang);
+    let request = handler.http.post(handler.url("/notify"));
+    let envelope = json!({ "Data": { "message": order_placed().to_string() }, "Metadata": {} });
+    let request = tokio::spawn(request.json_body(&envelope).send());
+    handler.provider.next().await;
+    request.abort();
+    assert!(request.await.unwrap_err().is_cancelled());
+    let labels = "provider=acs,result=given-up";
+    collector
+        .metric("orderup.provider.duration", labels, 1.0)
+        .await;
+}
+
+#[tokio::test]
+async fn the_page_of_a_problem_has_its_own_route() {
+    let collector = Collector::start().await;
+    let handler = exporting(&collector, &[]).await;
+    let page = handler.http.get(handler.url("/api/problems/not-found"));
+    assert_eq!(page.send().await.unwrap().status(), StatusCode::OK);
+    let spans = collector.spans("GET /api/problems/{name}", 1).await;
+    assert_eq!(spans[0].get("http.route"), "/api/problems/{name}");
+    assert_eq!(spans[0].get("orderup.function"), "problem");
+}
+
+/// A list, or another exporter, may be set for a whole machine; orders are taken all the same.
+#[tokio::test]
+async fn an_exporter_that_is_not_there_is_told_and_nothing_is_exported() {
+    let collector = Collector::start().await;
+    let exporters = [
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_METRICS_EXPORTER", "otlp,prometheus"),
+    ];
+    let is_told = |lines: &[String]| {
+        ["traces", "metrics"].map(|signal| {
+            let line = format!("no {signal} are exported: ");
+            lines.iter().any(|known| known.contains(&line))
+        })
+    };
+    let handler = exporting(&collector, &exporters).await;
+    checkout(&handler).await;
+    assert_eq!(is_told(&handler.stop().await), [true, true]);
+    assert!(collector.take_exports().is_empty());
+    // There is nothing to tell where nothing was to be exported.
+    let handler = Handler::start_with(&exporters).await;
+    checkout(&handler).await;
+    assert_eq!(is_told(&handler.stop().await), [false, false]);
+}
+
+#[tokio::test]
+async fn a_collector_that_asks_for_more_time_than_there_is_gets_some_for_what_comes_next() {
+    let (traces, metrics) = (Collector::start().await, Collector::start().await);
+    traces.next_is(Mood::Answers(429, Some("3600")));
+    let url = format!("{}/v1/traces", traces.url);
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url.as_str()),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+    ];
+    let handler = exporting(&metrics, &settings).await;
+    checkout(&handler).await;
+    // The first span is lost, and the second waits.
+    metrics
+        .metric("orderup.telemetry.dropped", "signal=traces", 1.0)
+        .await;
+    metrics.take_exports();
+    metrics.exports(5).await;
+    assert_eq!(traces.take_exports().len(), 1);
+    // Until the process is told to end.
+    handler.stop().await;
+    let names: Vec<_> = traces.so_far().into_iter().map(|span| span.name).collect();
+    assert_eq!(names, ["POST /api/checkout"]);
+}
+
 #[tokio::test]
 async fn whose_it_is_and_how_it_is_sent_is_as_the_settings_say() {
     let collector = Collector::start().await;
@@ -445,8 +607,6 @@ async fn each_wrong_setting_is_named() {
         ("OTEL_RESOURCE_ATTRIBUTES", "hunter2"),
         ("OTEL_TRACES_SAMPLER", "hunter2"),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
-        ("OTEL_TRACES_EXPORTER", "zipkin"),
-        ("OTEL_METRICS_EXPORTER", "prometheus"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "x"),
         ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
