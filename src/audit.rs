@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::LocalBoxFuture, stream};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -46,7 +46,12 @@ pub struct Audited {
 }
 
 /// Carries out the command.
-pub async fn run(command: command_line::Audit) -> ExitCode {
+pub fn run(command: command_line::Audit) -> LocalBoxFuture<'static, ExitCode> {
+    // Boxed here, or the compiler puts all that it calls into the crate of `main` once more.
+    Box::pin(carry_out(command))
+}
+
+async fn carry_out(command: command_line::Audit) -> ExitCode {
     let report = Report::new();
     let now = OffsetDateTime::now_utc();
     let since = now

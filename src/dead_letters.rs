@@ -14,6 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::LocalBoxFuture;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -44,13 +45,16 @@ enum Ended {
 }
 
 /// Carries out one command.
-pub async fn run(command: command_line::DeadLetters) -> ExitCode {
-    let report = Report::new();
-    match carry_out(command, &report).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Ended::Failed) => ExitCode::FAILURE,
-        Err(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
-    }
+pub fn run(command: command_line::DeadLetters) -> LocalBoxFuture<'static, ExitCode> {
+    // Boxed here, or the compiler puts all that it calls into the crate of `main` once more.
+    Box::pin(async {
+        let report = Report::new();
+        match carry_out(command, &report).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Ended::Failed) => ExitCode::FAILURE,
+            Err(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
+        }
+    })
 }
 
 async fn carry_out(command: command_line::DeadLetters, report: &Report) -> Result<(), Ended> {
