@@ -27,7 +27,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::{FutureExt, StreamExt, TryStreamExt, future::join_all, stream};
+use futures_util::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::{BoxFuture, join_all},
+    stream,
+};
 use pin_project_lite::pin_project;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -162,6 +166,9 @@ pub struct Told {
     pub attempt: Attempt,
 }
 
+/// A function's part in a delivery. It is boxed, so that the rest is in the program once and not for each function.
+type Tell<'a> = Box<dyn FnOnce(Arc<Delivery>) -> BoxFuture<'a, Vec<Told>> + Send + 'a>;
+
 /// What becomes of the message for each recipient.
 pub type Outcomes = Vec<(Option<String>, Outcome)>;
 
@@ -174,18 +181,30 @@ pub async fn caught(attempt: impl Future<Output = Attempt>) -> Attempt {
 impl Deliverer {
     /// Runs one delivery of `function` to that audience: reads the envelope and the event, hands them to `tell`, puts
     /// what is not settled back onto the bus, logs the outcome once, answers.
-    pub async fn deliver<F, Fut>(
+    pub fn deliver<'a, F, Fut>(
+        &'a self,
+        function: &'static str,
+        audience: Audience,
+        headers: &'a HeaderMap,
+        body: &'a Bytes,
+        tell: F,
+    ) -> impl Future<Output = Response> + Send + 'a
+    where
+        F: FnOnce(Arc<Delivery>) -> Fut + Send + 'a,
+        Fut: Future<Output = Vec<Told>> + Send + 'a,
+    {
+        let tell: Tell<'a> = Box::new(move |delivery| tell(delivery).boxed());
+        self.deliver_by(function, audience, headers, body, tell)
+    }
+
+    async fn deliver_by(
         &self,
         function: &'static str,
         audience: Audience,
         headers: &HeaderMap,
         body: &Bytes,
-        tell: F,
-    ) -> Response
-    where
-        F: FnOnce(Arc<Delivery>) -> Fut,
-        Fut: Future<Output = Vec<Told>>,
-    {
+        tell: Tell<'_>,
+    ) -> Response {
         let started = Instant::now();
         let span = info_span!(
             "invocation",

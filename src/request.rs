@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tracing::{Instrument, error, field, info, info_span, warn};
@@ -40,10 +40,20 @@ const LONGEST_DISCARDED: usize = 32 * 1024 * 1024;
 const SLOWEST_BODY: Duration = Duration::from_secs(20);
 
 /// Runs one HTTP function and logs its answer once.
-pub async fn answer<T: IntoResponse>(
+pub fn answer<'a, T: IntoResponse + 'a>(
+    function: &'static str,
+    headers: &'a HeaderMap,
+    handle: impl Future<Output = Result<T, Problem>> + Send + 'a,
+) -> impl Future<Output = Response> + Send + 'a {
+    let handle = handle.map_ok(IntoResponse::into_response).boxed();
+    answer_by(function, headers, handle)
+}
+
+/// `handle` is boxed, so that this is in the program once and not for each function.
+async fn answer_by(
     function: &'static str,
     headers: &HeaderMap,
-    handle: impl Future<Output = Result<T, Problem>>,
+    handle: BoxFuture<'_, Result<Response, Problem>>,
 ) -> Response {
     let started = Instant::now();
     let span = info_span!(
@@ -62,7 +72,7 @@ pub async fn answer<T: IntoResponse>(
         gone.0 = None;
         let handled = handled.unwrap_or_else(|_| Err(Problem::bug()));
         let (response, cause) = match handled {
-            Ok(answer) => (answer.into_response(), None),
+            Ok(response) => (response, None),
             Err(mut problem) => {
                 let cause = problem.take_cause();
                 (problem.into_response(), cause)
