@@ -274,16 +274,14 @@ struct Payment {
 impl Judge<'_> {
     fn all(&mut self, placed: &Event) {
         // Besides those that are called for, those that were begun: by settings that were others then.
-        let mut notifications: BTreeSet<Notification> = self
-            .trails
-            .keys()
-            .filter(|notification| {
-                [Audience::Customers, Audience::Vendors]
-                    .map(Audience::name)
-                    .contains(&notification.audience.as_str())
-            })
-            .cloned()
-            .collect();
+        // Filled as in `OrderBook::names`.
+        let mut notifications: BTreeSet<Notification> = BTreeSet::new();
+        let begun = self.trails.keys().filter(|notification| {
+            [Audience::Customers, Audience::Vendors]
+                .map(Audience::name)
+                .contains(&notification.audience.as_str())
+        });
+        notifications.extend(begun.cloned());
         notifications.extend(self.expected(placed));
         let settles = self.settles(placed);
         for notification in notifications {
@@ -333,7 +331,8 @@ impl Judge<'_> {
             (false, false) => {}
         }
         let lines = &placed.order.line_items;
-        let vendors: BTreeSet<&str> = lines.iter().map(|line| line.vendor_id.as_str()).collect();
+        let mut vendors: BTreeSet<&str> = BTreeSet::new();
+        vendors.extend(lines.iter().map(|line| line.vendor_id.as_str()));
         for vendor in vendors {
             let of = |what| notification(Audience::Vendors, Some(vendor), what);
             match self.rules.vendors_on {

@@ -64,14 +64,15 @@ impl DeadLetter {
     pub fn read(audience: Audience, headers: &HeaderMap, body: Option<Vec<u8>>) -> Option<Self> {
         let broker_properties: Map<String, Value> =
             serde_json::from_slice(headers.get("brokerproperties")?.as_bytes()).ok()?;
-        let properties = headers
+        // Filled as in `OrderBook::names`.
+        let mut properties = BTreeMap::new();
+        let given = headers
             .iter()
-            .filter(|(name, _)| !NOT_PROPERTIES.contains(&name.as_str()))
-            .map(|(name, value)| {
-                let text = String::from_utf8_lossy(value.as_bytes());
-                (name.as_str().to_owned(), property(text.trim()))
-            })
-            .collect();
+            .filter(|(name, _)| !NOT_PROPERTIES.contains(&name.as_str()));
+        properties.extend(given.map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            (name.as_str().to_owned(), property(text.trim()))
+        }));
         Some(Self {
             audience,
             sequence_number: whole_number(broker_properties.get("SequenceNumber")?)?,

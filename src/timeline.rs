@@ -216,7 +216,6 @@ pub fn tell(
             ..Entry::new(step.at, what)
         }));
     }
-    let mut waiting = Vec::new();
     for (notification, trail) in trails(names) {
         let Some(who) = who(&notification) else {
             continue;
@@ -225,15 +224,12 @@ pub fn tell(
             let Some(note) = reader.read(&notification.fact(progress)) else {
                 continue;
             };
-            let entry = Entry::about(who, &notification, meaning(progress), note);
-            if entry.what == What::Waiting {
-                waiting.push(entry.clone());
-            }
-            timeline.push(entry);
+            timeline.push(Entry::about(who, &notification, meaning(progress), note));
         }
     }
     timeline.sort_by_key(|entry| entry.at);
-    waiting.sort_by_key(|entry| entry.at);
+    let waits = |entry: &&Entry| entry.what == What::Waiting;
+    let waiting = timeline.iter().filter(waits).cloned().collect();
 
     let is_known = |name: &str| names.contains(name);
     // That a fact is there counts, even where it cannot be read.
