@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -446,7 +446,7 @@ impl Stop {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(async move {
+        let wait = async move {
             for _ in 0..2 {
                 tokio::select! {
                     _ = terminate.recv() => {}
@@ -457,7 +457,8 @@ impl Stop {
                     std::process::exit(INTERRUPTED.into());
                 }
             }
-        });
+        };
+        tokio::spawn(wait.boxed());
         Ok(Self(stopped))
     }
 

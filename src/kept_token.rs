@@ -182,7 +182,8 @@ impl KeptToken {
             }));
             sender.send_replace(Some(answer));
         };
-        tokio::spawn(task.in_current_span());
+        // Boxed: the runtime's code for a task is in the program twice for each type of future.
+        tokio::spawn(task.in_current_span().boxed());
         receiver
     }
 

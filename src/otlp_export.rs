@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::future::join;
+use futures_util::{FutureExt, future::join};
 use reqwest::{
     Client,
     header::{CONTENT_TYPE, RETRY_AFTER},
@@ -54,7 +54,7 @@ const LONGEST_ANSWER: usize = 4096;
 /// The task, in which spans and figures go their own ways.
 pub struct Exporter {
     stop: Arc<Stop>,
-    task: JoinHandle<((), ())>,
+    task: JoinHandle<()>,
 }
 
 /// Whether the process is ending.
@@ -99,10 +99,11 @@ impl Exporter {
         };
         let spans = way("traces", settings.traces);
         let figures = way("metrics", settings.metrics);
-        let task = tokio::spawn(join(
+        let export = join(
             export_spans(spans, settings.delay),
             export_figures(figures, settings.interval),
-        ));
+        );
+        let task = tokio::spawn(export.map(drop).boxed());
         Self { stop, task }
     }
 
