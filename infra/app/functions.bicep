@@ -105,9 +105,7 @@ module app 'br/public:avm/res/web/site:0.24.0' = {
   params: {
     name: name
     location: location
-    tags: union(tags, {
-      'azd-service-name': 'orderup'
-    })
+    tags: tags
     kind: 'functionapp,linux'
     serverFarmResourceId: plan.outputs.resourceId
     httpsOnly: true
