@@ -850,7 +850,7 @@ async fn nothing_personal_and_no_secret_is_exported() {
 
 /// The writer is ours, and the reader OpenTelemetry's: nothing is left over and nothing unknown.
 #[tokio::test]
-async fn what_is_exported_is_otlp_to_the_byte() {
+async fn what_is_exported_is_otlp_and_no_byte_more() {
     use opentelemetry_proto::tonic::collector::{
         metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
     };
@@ -861,7 +861,9 @@ async fn what_is_exported_is_otlp_to_the_byte() {
         .trigger_copy("notify", &order_placed(), &json!({}))
         .await;
     handler.stop().await;
+    let mut paths = std::collections::BTreeSet::new();
     for export in collector.take_exports() {
+        paths.insert(export.path.clone());
         // A field that the reader does not know would be gone from what it writes.
         let written = match export.path.as_str() {
             "/v1/traces" => ExportTraceServiceRequest::decode(&*export.body)
@@ -873,4 +875,5 @@ async fn what_is_exported_is_otlp_to_the_byte() {
         };
         assert_eq!(written.len(), export.body.len());
     }
+    assert!(paths.iter().eq(["/v1/metrics", "/v1/traces"]), "{paths:?}");
 }
