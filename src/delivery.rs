@@ -1,6 +1,6 @@
 //! One delivery of one message, from the host's envelope to the answer.
 //!
-//! Runs once per delivery, for both triggered functions. A function only says what its attempts came to, one for each
+//! Runs once per delivery, for every function that a message triggers. A function only says what its attempts came to, one for each
 //! recipient; [`decide`] says what becomes of them, and this sees to it that the copies in which the message goes on
 //! are on the bus *before* the host is told to complete it. The host knows two answers: a 2xx with a JSON body
 //! completes the message, and anything else abandons it, upon which the broker delivers it again within a tenth of a second,
@@ -39,21 +39,22 @@ use tracing::{Instrument, error, field, info, info_span};
 
 use crate::{
     attempt::Attempt,
-    bus_span::{self, Delivered, Sending},
+    bus_span::{self, Sending},
     delivery_summary::Summary,
-    event::{Event, EventError},
+    event::Event,
     failure::Failure,
-    history::{History, Standing},
-    invocation::{Invocation, id, millis},
+    history::History,
+    invocation::{id, millis},
+    message::{Message, Unread},
     metrics::{self, Figure},
     order_book::OrderBook,
     orders_topic::{OrdersTopic, Outgoing, PublishError},
-    outcome::{Dead, Outcome, Reason, decide},
+    outcome::{Outcome, decide},
     patience::publish_patiently,
-    redelivery::{Audience, Content, Original},
+    redelivery::{Audience, Content},
     retry,
     retry_policy::RetryPolicy,
-    span::{Parent, Span},
+    span::Parent,
     told,
     trace::{Carried, SpanContext},
 };
@@ -82,23 +83,6 @@ pub struct Delivery {
     message: Message,
     /// How long the one provider or till has taken, in milliseconds, with what the order book was asked for it.
     provider_ms: AtomicU64,
-}
-
-/// A message as it was read, whatever is in it.
-#[derive(Debug)]
-pub struct Message {
-    body: String,
-    history: History,
-    carried: Option<Carried>,
-    /// The delivery of which it is a copy, where that was recorded.
-    repeats: Option<SpanContext>,
-    /// This one, if it is recorded.
-    attempt: Option<SpanContext>,
-    message_id: Option<String>,
-    delivery_count: Option<u32>,
-    is_redelivery: bool,
-    /// What it is known by on the bus.
-    known_by: String,
 }
 
 impl Delivery {
@@ -333,151 +317,6 @@ impl Deliverer {
             .buffer_unordered(COPIES_AT_ONCE)
             .try_collect()
             .await
-    }
-}
-
-/// Why a message is failed at once.
-#[derive(Debug)]
-pub enum Unread {
-    /// It is on its way into the dead-letter queue.
-    Condemned { is_redelivery: bool },
-    /// No copy can be made of it.
-    Unusable(&'static str),
-}
-
-impl Message {
-    /// Reads the host's envelope at `now`, and tells the log's span what it is about.
-    ///
-    /// # Errors
-    /// If the message is to be failed at once.
-    pub fn read(
-        envelope: &[u8],
-        policy: &RetryPolicy,
-        now: OffsetDateTime,
-    ) -> Result<Self, Unread> {
-        let invocation = Invocation::from_json(envelope).ok_or(Unread::Unusable(
-            "there is no message in the host's envelope",
-        ))?;
-        let span = tracing::Span::current();
-        if let Some(message_id) = &invocation.message_id {
-            span.record("message.id", message_id);
-        }
-        if let Some(count) = invocation.delivery_count {
-            span.record("delivery_count", count);
-        }
-        if let Some(carried) = &invocation.carried {
-            span.record("trace.id", field::display(carried.parent.trace()));
-        }
-        let body = String::from_utf8(invocation.body)
-            .map_err(|_| Unread::Unusable("it is not text, and no copy can be made of it"))?;
-        let is_redelivery = invocation.delivery_count.is_some_and(|count| count > 1);
-        let standing = Standing::read(&invocation.properties, invocation.enqueued, policy, now);
-        let Standing::Live(history) = standing else {
-            return Err(Unread::Condemned { is_redelivery });
-        };
-        span.record("generation", history.generation);
-        if history.is_replay {
-            info!("the message was re-sent from a dead-letter queue, and starts afresh");
-        }
-        Ok(Self {
-            body,
-            history,
-            carried: invocation.carried,
-            repeats: invocation.repeats,
-            attempt: None,
-            is_redelivery,
-            known_by: [invocation.sequence_number, invocation.message_id.clone()]
-                .map(Option::unwrap_or_default)
-                .join(" "),
-            message_id: invocation.message_id,
-            delivery_count: invocation.delivery_count,
-        })
-    }
-
-    /// Begins the span of this delivery, which then is what its copies repeat.
-    fn begin(
-        &mut self,
-        function: &'static str,
-        audience: Audience,
-        invocation_id: Option<&str>,
-    ) -> Span {
-        let span = bus_span::delivering(&Delivered {
-            function,
-            audience,
-            invocation_id,
-            message_id: self.message_id.as_deref(),
-            delivery_count: self.delivery_count,
-            parent: self.carried.as_ref().map(|carried| carried.parent),
-            repeats: self.repeats,
-        });
-        if let Some(context) = span.context() {
-            let log = tracing::Span::current();
-            log.record("trace.id", field::display(context.trace()));
-            log.record("span.id", field::display(context.span()));
-            self.attempt = context.is_sampled().then_some(context);
-            // Of a message that somebody else has sent without one, this is the beginning.
-            self.carried.get_or_insert(Carried {
-                parent: context,
-                state: None,
-            });
-            span.note(|recording| {
-                recording
-                    .set("orderup.generation", self.history.generation)
-                    .set("orderup.replay", self.history.is_replay);
-            });
-        }
-        span
-    }
-
-    /// How long its audience has waited for it.
-    fn age(&self) -> Duration {
-        let age = OffsetDateTime::now_utc() - self.history.first_seen;
-        Duration::try_from(age).unwrap_or_default()
-    }
-
-    /// It is for others than those of whom this queue or subscription is: somebody has sent it to the wrong place.
-    fn stray(&self, audience: Audience) -> Option<Told> {
-        let other = self.history.audience.as_deref();
-        let other = other.filter(|other| *other != audience.name())?;
-        // It may be anything; ours are two.
-        let known = Audience::ALL.map(Audience::name);
-        let known = known.into_iter().find(|known| *known == other);
-        let description = format!("it is for {}", known.unwrap_or("somebody unknown"));
-        Some(Told {
-            vendor: self.history.vendor.clone(),
-            attempt: Attempt::Impossible(Dead::new(Reason::WrongAudience, description)),
-        })
-    }
-
-    fn original<'a>(&'a self, content: Content<'a>, audience: Audience) -> Original<'a> {
-        Original {
-            body: &self.body,
-            content,
-            audience,
-            history: &self.history,
-            carried: self.carried.as_ref(),
-            attempt: self.attempt,
-        }
-    }
-
-    /// The copy that is given up because its body is not ours.
-    fn condemn(
-        &self,
-        audience: Audience,
-        error: &EventError,
-        now: OffsetDateTime,
-    ) -> (Vec<Outgoing>, Summary) {
-        let dead = Dead::new(Reason::Unreadable, error.to_string());
-        let content = Content::Unreadable {
-            known_by: &self.known_by,
-        };
-        let vendor = self.history.vendor.as_deref();
-        let copy = self
-            .original(content, audience)
-            .condemned(vendor, &dead, now);
-        let mut summary = Summary::default();
-        summary.add(vendor, &Outcome::Dead(dead));
-        (vec![copy], summary)
     }
 }
 

@@ -6,7 +6,7 @@
 //! - the functions, one file each: [`checkout`], [`cancel`], [`order_status`], [`problem_page`], [`notify`], [`vendor_notify`],
 //!   [`till`], [`book`], [`outbox`];
 //! - the two protocols they answer: [`request`] (HTTP API, with [`problem`] and [`problem_type`]) and [`invocation`] (triggers);
-//! - a triggered delivery from end to end: [`delivery`], which asks [`history`] what a message's past is, [`outcome`] what
+//! - a triggered delivery from end to end: [`delivery`], which reads a [`message`] and asks [`history`] what a message's past is, [`outcome`] what
 //!   becomes of it, and [`redelivery`] for the copies in which it goes on, which [`patience`] puts onto the bus;
 //! - when anybody may be called: [`channel`], with its [`breaker`] and [`rate_limit`], and [`retry_policy`];
 //! - what they are about: [`order`], [`place_order`], [`event`], [`order_email`];
@@ -60,6 +60,7 @@ pub mod delivery_summary;
 pub mod durations;
 pub mod email;
 pub mod event;
+pub mod export_settings;
 pub mod failure;
 pub mod fields;
 #[cfg(feature = "fuzzing")]
@@ -71,6 +72,7 @@ pub mod invocation;
 pub mod json;
 mod kept_token;
 pub mod locale;
+pub mod message;
 pub mod metrics;
 pub mod notify;
 pub mod order;
@@ -101,6 +103,7 @@ pub mod request;
 pub mod resend;
 pub mod retry;
 pub mod retry_policy;
+pub mod sampler;
 pub mod sas;
 pub mod sendgrid;
 pub mod shared_key;

@@ -14,9 +14,9 @@ use orderup::{
     command_line::{self, Command},
     config::{ConfigError, Settings},
     dead_letters,
+    export_settings::ExportSettings,
     otlp_export::Exporter,
     router,
-    telemetry::ExportSettings,
 };
 use tokio::{
     net::TcpListener,

@@ -29,11 +29,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    export_settings::{Endpoint, ExportSettings},
     http_client::{read_at_most, reason},
     metrics::{self, Figure},
     otlp::{self, Resource},
-    retry,
-    telemetry::{self, Endpoint, ExportSettings},
+    retry, telemetry,
 };
 
 /// How long the end of the process may take for it.
